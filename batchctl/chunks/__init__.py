@@ -1,0 +1,1 @@
+"""Chunks: request files that fit one batch, and the Parquet segments beside them."""

@@ -1,0 +1,219 @@
+"""run, prepare, dry-run, submit, poll, validate, rerun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchctl.cli.options import (
+    Common,
+    KeepDone,
+    MaxWait,
+    PlanOnly,
+    RerunFile,
+    ResendChanged,
+    Target,
+    Wait,
+    command,
+)
+
+if TYPE_CHECKING:
+    from batchctl.workflow.reports import Report
+else:
+    Report = Any
+
+
+@command
+def run(
+    common: Common,
+    target: Target = None,
+    wait: Wait = False,
+    max_wait: MaxWait = None,
+    resend_changed: ResendChanged = False,
+    keep_done: KeepDone = False,
+) -> Report:
+    """Prepare, dry-run, submit, poll and validate, as far as it can go now.
+
+    \b
+      batchctl run job.toml --wait
+      */15 * * * *  batchctl run job.toml --yes --no-input -q        (cron)
+
+    Safe to call again at any moment: nothing is sent twice.
+    """
+    from batchctl.workflow import run as workflow
+
+    options = common.options(target, wait=wait, max_wait=max_wait)
+    return workflow.run(options, resend_changed=resend_changed, keep_done=keep_done)
+
+
+@command
+def prepare(
+    common: Common,
+    target: Target = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows",
+            metavar="FILE",
+            help="Take the rows of this file instead of the source (a rerun file; - is stdin).",
+        ),
+    ] = None,
+    resend_changed: ResendChanged = False,
+    keep_done: KeepDone = False,
+) -> Report:
+    """Turn source rows into checked request chunks; nothing leaves the machine.
+
+    \b
+      batchctl prepare job.toml
+      batchctl prepare job.toml --rows .batchctl/triage-0001/rerun.jsonl
+    """
+    from batchctl.workflow import prepare as workflow
+
+    return workflow.prepare(common.options(target), rows=rows, resend_changed=resend_changed, keep_done=keep_done)
+
+
+@command
+def dry_run(
+    common: Common,
+    target: Target = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, metavar="N", help="How many rows, instead of [sample] rows.")
+    ] = None,
+) -> Report:
+    """Try a small sample live, at live price, before anything large is sent.
+
+    \b
+      batchctl dry-run job.toml
+      batchctl dry-run triage-0001 --rows 50
+    """
+    from batchctl.workflow import dry_run as workflow
+
+    return workflow.dry_run(common.options(target), rows=rows)
+
+
+@command
+def submit(
+    common: Common,
+    target: Target = None,
+    plan: PlanOnly = False,
+    max_batches: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batches",
+            envvar="BATCHCTL_MAX_BATCHES",
+            min=1,
+            metavar="N",
+            help="Create at most this many batches.",
+        ),
+    ] = None,
+    lane: Annotated[
+        str,
+        typer.Option(
+            "--lane", envvar="BATCHCTL_LANE", metavar="batch", help="batch (live and background are not available yet)."
+        ),
+    ] = "batch",
+) -> Report:
+    """Create a batch for each prepared chunk, exactly once.
+
+    \b
+      batchctl submit job.toml
+      batchctl submit triage-0001 --plan
+    """
+    from batchctl.model.errors import UsageError
+    from batchctl.workflow import submit as workflow
+
+    if lane != "batch":
+        raise UsageError(
+            f"lane `{lane}` is not available yet",
+            where="--lane",
+            effect="nothing was sent",
+            hint="leave --lane out",
+            code="not_available_yet",
+        )
+    return workflow.submit(common.options(target), plan_only=plan, max_batches=max_batches)
+
+
+@command
+def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None) -> Report:
+    """Read statuses, collect what has ended, send chunks that now fit.
+
+    \b
+      batchctl poll job.toml
+      batchctl poll triage-0001 --wait --max-wait 6h
+    """
+    from batchctl.workflow import poll as workflow
+
+    return workflow.poll(common.options(target, wait=wait, max_wait=max_wait))
+
+
+@command
+def validate(
+    common: Common,
+    target: Target = None,
+    rerun_file: RerunFile = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Judge everything again, also what is judged already.")
+    ] = False,
+) -> Report:
+    """Judge stored results and write the rerun file with only the failed rows; free, sends nothing.
+
+    \b
+      batchctl validate job.toml
+      batchctl validate triage-0001 --rerun-file failed.csv
+    """
+    from batchctl.workflow import validate as workflow
+
+    name = None if rerun_file is None else str(rerun_file)
+    return workflow.validate(common.options(target), again=again, rerun_file=name)
+
+
+@command
+def rerun(
+    common: Common,
+    target: Target = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            envvar="BATCHCTL_ONLY",
+            metavar="KIND,...",
+            help="Only rows that failed for these reasons.",
+        ),
+    ] = None,
+    same_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--same-prompt",
+            envvar="BATCHCTL_SAME_PROMPT",
+            help="Also rows that failed under this very prompt, schema, model and params.",
+        ),
+    ] = False,
+    plan: PlanOnly = False,
+    wait: Wait = False,
+    max_wait: MaxWait = None,
+    rerun_file: RerunFile = None,
+) -> Report:
+    """Send failed rows again, as far as the retry policy says it can help.
+
+    \b
+      batchctl rerun job.toml --only expired,missing
+      batchctl rerun triage-0001 --only truncated --set model.params.max_output_tokens=600
+    """
+    from batchctl.workflow import rerun as workflow
+
+    kinds = [kind for text in only or [] for kind in text.split(",") if kind]
+    name = None if rerun_file is None else str(rerun_file)
+    options = common.options(target, wait=wait, max_wait=max_wait)
+    return workflow.rerun(options, only=kinds, same_prompt=same_prompt, plan_only=plan, rerun_file=name)
+
+
+COMMANDS = {
+    "run": run,
+    "prepare": prepare,
+    "dry-run": dry_run,
+    "submit": submit,
+    "poll": poll,
+    "validate": validate,
+    "rerun": rerun,
+}

@@ -1,0 +1,275 @@
+"""The HTTP server: routes of the wires, the request log, scripted faults, and the emulator's own routes.
+
+Every call to a wire passes one place (`_guard`), which numbers it, applies a scripted fault and writes the request log
+before the answer leaves. Calls under `/emulator/` are the tests' own: never faulted, never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from batchctl.emulator import openai_wire
+from batchctl.emulator.call import CALL, Call
+from batchctl.emulator.faults import CallFault
+from batchctl.emulator.openai_checks import ODD, RefusedError, odd
+from batchctl.emulator.settings import Settings
+from batchctl.emulator.store import Store, new_id
+from batchctl.emulator.witness import RequestLog, rows_of, summary
+from batchctl.model.errors import UsageError
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_QUOTA = "You exceeded your current quota, please check your plan and billing details."
+_WORDS = {
+    400: ("Invalid request.", "invalid_request_error", "invalid_value"),
+    401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
+    403: ("Country, region, or territory not supported", "request_forbidden", "unsupported_country_region_territory"),
+    404: ("Not found.", "invalid_request_error", None),
+    409: ("Conflict.", "invalid_request_error", None),
+    413: ("File is too large.", "invalid_request_error", None),
+    429: ("Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
+    503: ("The server is currently overloaded.", "service_unavailable_error", "slow_down"),
+}
+_SERVER = ("The server had an error while processing your request. Sorry about that!", "server_error", None)
+_GARBAGE = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
+
+
+@dataclass
+class Context:
+    """What the routes share. Used in the server's thread only, except `wake`."""
+
+    settings: Settings
+    store: Store
+    log: RequestLog
+    wake: Callable[[], None]
+
+
+class _DroppedError(Exception):
+    """The connection is to be closed without an answer."""
+
+
+def build(context: Context) -> web.Application:
+    app = web.Application(client_max_size=1 << 40, middlewares=[_guard_of(context)])
+    own = _Own(context)
+    openai_wire.others_batches(context)
+    app.add_routes(
+        [
+            web.get("/emulator/billed", own.billed),
+            web.get("/emulator/billed/rows", own.billed_rows),
+            web.post("/emulator/faults", own.add_faults),
+            web.delete("/emulator/faults", own.clear_faults),
+            web.post("/emulator/batches/{id}", own.force),
+            *openai_wire.OpenAIWire(context).routes(),
+        ]
+    )
+    return app
+
+
+class _Own:
+    """The emulator's own routes: its books, and its levers."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def billed(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(body=orjson.dumps(summary(self._context.store)), content_type="application/json")
+
+    async def billed_rows(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+        await response.prepare(request)
+        waiting = bytearray()
+        for line in rows_of(self._context.store):
+            waiting += line
+            if len(waiting) > 1 << 16:
+                await response.write(bytes(waiting))
+                waiting.clear()
+        if waiting:
+            await response.write(bytes(waiting))
+        await response.write_eof()
+        return response
+
+    async def add_faults(self, request: web.Request) -> web.StreamResponse:
+        """One fault, a list of them, or `{"calls": [...]}`; their calls are counted from now on."""
+        given = orjson.loads(await request.read())
+        if isinstance(given, dict):
+            given = given.get("calls", [given])
+        faults = [CallFault.from_mapping(one, "POST /emulator/faults") for one in given]
+        for fault in faults:
+            self._context.store.add_fault(fault)
+        return web.json_response({"added": len(faults)})
+
+    async def clear_faults(self, _request: web.Request) -> web.StreamResponse:
+        self._context.store.clear_faults()
+        return web.json_response({"cleared": True})
+
+    async def force(self, request: web.Request) -> web.StreamResponse:
+        wanted = orjson.loads(await request.read())
+        shown = openai_wire.force(self._context, request.match_info["id"], wanted)
+        return web.Response(body=orjson.dumps(shown), content_type="application/json")
+
+
+def _guard_of(context: Context) -> Any:
+    wire = openai_wire.OpenAIWire(context)
+
+    async def answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            if request.path.startswith("/v1/"):
+                wire.refuse_stranger(request)
+            return await handler(request)
+        except RefusedError as refusal:
+            return _refused(refusal)
+        except UsageError as error:
+            return _refused(RefusedError(error.what, code="invalid_value"))
+        except ODD as error:
+            return _refused(odd(error))
+        except web.HTTPNotFound:
+            message = f"Invalid URL ({request.method} {request.path})"
+            return _refused(RefusedError(message, status=404))
+        except web.HTTPMethodNotAllowed:
+            message = f"Not allowed to {request.method} on {request.path}."
+            return _refused(RefusedError(message, status=405, code="method_not_supported"))
+
+    @web.middleware
+    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path.startswith("/emulator/"):
+            return await answered(request, handler)
+        number, fault = context.store.next_call(request.method, request.path, context.settings.calls)
+        request_id = new_id("req_")
+        CALL.set(Call())
+        response: web.StreamResponse | None = None
+        try:
+            if fault is None:
+                response = await answered(request, handler)
+            else:
+                response = await _struck(request, handler, answered, fault)
+        except _DroppedError:
+            response = None
+        _write(context, request, number, request_id, response, fault)
+        if fault is not None and fault.do == "hang":
+            await asyncio.sleep(fault.seconds)
+        if response is None or request.transport is None:
+            _close(request)
+            return web.Response()
+        response.headers["x-request-id"] = request_id
+        response.headers["x-batchctl-emulator"] = "simulated"
+        response.headers["Date"] = formatdate(time.time() + context.settings.clock_offset, usegmt=True)
+        if fault is not None and fault.do in ("truncate", "truncate-clean"):
+            return await _half(request, response, clean=fault.do == "truncate-clean")
+        return response
+
+    return guard
+
+
+def _write(
+    context: Context,
+    request: web.Request,
+    number: int,
+    request_id: str,
+    response: web.StreamResponse | None,
+    fault: CallFault | None,
+) -> None:
+    entry: dict[str, Any] = {
+        "seq": number,
+        "at": time.time(),
+        "method": request.method,
+        "path": request.path,
+        "query": request.query_string,
+        "status": "dropped" if response is None else response.status,
+        "fault": None if fault is None else fault.do,
+        "idempotency_key": request.headers.get("Idempotency-Key"),
+        "request_id": request_id,
+        "bytes": request.content_length,
+        "user_agent": request.headers.get("User-Agent"),
+    }
+    call = CALL.get()
+    if request.method == "POST" and request.path == "/v1/batches":
+        entry["metadata"], entry["created"] = call.metadata, call.created
+    context.log.write(entry)
+
+
+async def _struck(request: web.Request, handler: _Handler, answered: Any, fault: CallFault) -> web.StreamResponse:
+    """What a fault leaves of a call. Raises `_DroppedError` for a connection that closes without an answer."""
+    if not fault.acts:
+        if (request.content_length or 0) < 1 << 20:
+            await request.read()  # the caller has sent everything, so that it sees the answer and not a broken pipe
+        if fault.do == "drop-before":
+            raise _DroppedError
+        if fault.do == "redirect":
+            place = fault.location or f"http://{request.host}/emulator/redirected"
+            return web.Response(status=307, headers={"Location": place})
+        return _refused(_refusal_of(fault))
+    call = CALL.get()
+    call.hide = fault.hide
+    if fault.do == "late":
+        call.later = fault.seconds
+    response: web.StreamResponse = await answered(request, handler)
+    if fault.do in ("drop-after", "late"):
+        raise _DroppedError
+    if fault.do == "garbage":
+        return web.Response(body=_GARBAGE, content_type="text/html")
+    if fault.do == "empty":
+        return web.Response(body=b"", content_type="application/json")
+    if fault.do == "no-id":
+        body = orjson.loads(_body_of(response) or b"{}")
+        body.pop("id", None)
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+    if fault.status is not None:
+        return _refused(_refusal_of(fault))
+    return response
+
+
+def _refusal_of(fault: CallFault) -> RefusedError:
+    headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
+    if fault.do == "insufficient_quota":
+        return RefusedError(_QUOTA, status=429, type_="insufficient_quota", code="insufficient_quota", headers=headers)
+    message, type_, code = _WORDS.get(fault.status or 500, _SERVER)
+    return RefusedError(message, status=fault.status or 500, type_=type_, code=code, headers=headers)
+
+
+def _refused(refusal: RefusedError) -> web.Response:
+    return web.Response(
+        status=refusal.status,
+        body=orjson.dumps(refusal.body),
+        content_type="application/json",
+        headers=refusal.headers,
+    )
+
+
+def _body_of(response: web.StreamResponse) -> bytes:
+    """The whole body of an answer not yet sent; only faults need it, so a file may be held here."""
+    if isinstance(response, web.FileResponse):
+        return Path(response._path).read_bytes()
+    body = getattr(response, "body", b"")
+    return bytes(body) if isinstance(body, bytes | bytearray) else b""
+
+
+async def _half(request: web.Request, response: web.StreamResponse, *, clean: bool) -> web.StreamResponse:
+    """Half of the body: with the length of the whole and a lost connection, or as a chunked body that ends well."""
+    body = _body_of(response)
+    half = web.StreamResponse(status=response.status, headers=response.headers)
+    half.headers.popall("Content-Length", None)
+    if clean:
+        half.enable_chunked_encoding()
+    else:
+        half.content_length = len(body)
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
+    if clean:
+        await half.write_eof()
+    else:
+        await asyncio.sleep(0)
+        _close(request)
+    return half
+
+
+def _close(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.close()

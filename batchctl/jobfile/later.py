@@ -1,0 +1,60 @@
+"""Keys of the format whose feature is not in this version.
+
+Ignoring one would change what a job does or costs without a word, so each is refused. Building the feature deletes its
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_REMOTE = ("s3://", "gs://")
+
+
+def _never(_: Any) -> bool:
+    return False
+
+
+def _is(*allowed: str) -> Callable[[Any], bool]:
+    return lambda value: value in allowed
+
+
+def _empty(value: Any) -> bool:
+    return isinstance(value, list) and not value
+
+
+def _local(value: Any) -> bool:
+    return not any(path.startswith(_REMOTE) for path in ([value] if isinstance(value, str) else value))
+
+
+class Later(NamedTuple):
+    why: str
+    remedy: str = "remove it"
+    works: Callable[[Any], bool] = _never  # the values, as written, that already do what they say
+
+
+NOT_AVAILABLE_YET: dict[str, Later] = {
+    "source.where": Later("all rows would be sent", "filter the source file, and remove it"),
+    "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
+    "model.provider": Later(
+        "only openai, openai-compatible and emulator are built",
+        "use openai, openai-compatible or emulator",
+        works=_is("openai", "openai-compatible", "emulator"),
+    ),
+    "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
+    "lane.deadline": Later("no deadline would be kept"),
+    "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),
+    "lane.live_tail_max": Later("nothing is sent live"),
+    "limits.budget": Later("no spending would be stopped", "remove it, and limit max_rows instead"),
+    "rules": Later("no rule would be checked", works=_empty),
+    "rules_builtin": Later("no rule would be checked"),
+    "review.when": Later("no row would wait for a person"),
+    "review.sample": Later("no row would wait for a person"),
+    "publish": Later(
+        "nothing would be published", "remove it; completed rows are in the run's results.jsonl", works=_empty
+    ),
+    "retention": Later("nothing would be deleted"),
+    "prices": Later("no cost is computed from it"),
+    "notify": Later("nobody would be told", "remove it, and use the exit code", works=_empty),
+}

@@ -1,0 +1,288 @@
+"""Reading the ledger. Nothing here writes; every function works on a read-only connection."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from batchctl.ledger.transitions import ROW_STATE, ChunkState
+from batchctl.model.rows import RowState
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: str
+    job: str
+    number: int
+    created_at: str
+    job_file: str
+    source: tuple[str, ...]
+    source_stamp: str
+    rows_sha256: str
+    shape_sha256: str
+    settings: str
+    seen: int
+    rejected: int
+    known: int
+    withdrawn: bool
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRow:
+    sha256: str
+    run: str
+    directory: str
+    provider: str
+    model: str
+    endpoint: str
+    prompt_version: str | None
+    prompt_sha256: str
+    schema_version: str | None
+    schema_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    run: str
+    number: int
+    attempt: int
+    state: ChunkState
+    settings: str
+    mark: str
+    sha256: str
+    bytes: int
+    rows_sha256: str
+    copies_sha256: str | None
+    requests: int
+    copies: int
+    first_position: int
+    last_position: int
+    staged: str | None
+    results: dict[str, str]
+    verdicts_sha256: str | None
+    judged_with: str | None
+    usage: dict[str, int]
+    note: str | None
+
+    @property
+    def rows(self) -> int:
+        return self.requests + self.copies
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    id: str
+    run: str
+    chunk: int
+    send: int
+    state: str
+    staged: str
+    account: str
+    sha256: str
+    created_at: str
+    created_epoch: int
+    fenced: bool
+    empty_lists: int
+    empty_since: float | None
+    batch_id: str | None
+    vendor_status: str | None
+    counts: dict[str, int]
+    sent_at: str | None
+    ended_at: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    run: str
+    settings: str
+    at: str
+    epoch: int
+    rows: int
+    valid: int
+    min_valid: float
+    passed: bool
+    report: dict[str, Any]
+
+
+def _run(row: sqlite3.Row) -> Run:
+    facts = dict(row)
+    facts["source"] = tuple(json.loads(facts["source"]))
+    facts["withdrawn"] = bool(facts["withdrawn"])
+    facts["stopped"] = bool(facts["stopped"])
+    return Run(**facts)
+
+
+def _chunk(row: sqlite3.Row) -> Chunk:
+    facts = dict(row)
+    facts["state"] = ChunkState(facts["state"])
+    facts["results"] = json.loads(facts.pop("results_sha256") or "{}")
+    facts["usage"] = json.loads(facts["usage"] or "{}")
+    return Chunk(**facts)
+
+
+def _intent(row: sqlite3.Row) -> Intent:
+    facts = dict(row)
+    facts["fenced"] = bool(facts["fenced"])
+    facts["counts"] = json.loads(facts["counts"] or "{}")
+    return Intent(**facts)
+
+
+def runs(db: sqlite3.Connection, job: str | None = None) -> list[Run]:
+    """All runs that are not withdrawn, oldest first."""
+    where, values = ("WHERE withdrawn = 0", ()) if job is None else ("WHERE withdrawn = 0 AND job = ?", (job,))
+    return [_run(row) for row in db.execute(f"SELECT * FROM run {where} ORDER BY rowid", values)]  # noqa: S608
+
+
+def last_number(db: sqlite3.Connection, job: str) -> int:
+    """The highest run number ever used for `job`, withdrawn runs included."""
+    return int(db.execute("SELECT COALESCE(MAX(number), 0) FROM run WHERE job = ?", (job,)).fetchone()[0])
+
+
+def unfinished(db: sqlite3.Connection, job: str) -> list[str]:
+    """Runs of a job with chunks that are not judged yet, oldest first."""
+    rows = db.execute(
+        "SELECT id FROM run WHERE job = ? AND EXISTS (SELECT 1 FROM chunk WHERE chunk.run = run.id"
+        " AND chunk.state NOT IN ('applied', 'withdrawn')) ORDER BY rowid",
+        (job,),
+    )
+    return [row[0] for row in rows]
+
+
+def run_ids(db: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in db.execute("SELECT id FROM run")}
+
+
+def run(db: sqlite3.Connection, run_id: str) -> Run:
+    return _run(db.execute("SELECT * FROM run WHERE id = ?", (run_id,)).fetchone())
+
+
+def settings(db: sqlite3.Connection, run_id: str) -> dict[str, SettingsRow]:
+    rows = db.execute("SELECT * FROM settings WHERE run = ? ORDER BY rowid", (run_id,))
+    return {row["sha256"]: SettingsRow(**dict(row)) for row in rows}
+
+
+def chunks(db: sqlite3.Connection, run_id: str) -> list[Chunk]:
+    return [_chunk(row) for row in db.execute("SELECT * FROM chunk WHERE run = ? ORDER BY number", (run_id,))]
+
+
+def live_intents(db: sqlite3.Connection, run_id: str) -> dict[int, Intent]:
+    """By chunk: the intent that is open or accepted."""
+    rows = db.execute("SELECT * FROM intent WHERE run = ? AND state IN ('open', 'accepted')", (run_id,))
+    return {row["chunk"]: _intent(row) for row in rows}
+
+
+def last_intents(db: sqlite3.Connection, run_id: str) -> dict[int, Intent]:
+    """By chunk: the newest intent, whatever became of it."""
+    rows = db.execute("SELECT * FROM intent WHERE run = ? ORDER BY send", (run_id,))
+    return {row["chunk"]: _intent(row) for row in rows}
+
+
+def sends(db: sqlite3.Connection, run_id: str, chunk: int) -> int:
+    """How many intents this chunk has had."""
+    row = db.execute("SELECT COALESCE(MAX(send), 0) FROM intent WHERE run = ? AND chunk = ?", (run_id, chunk))
+    return int(row.fetchone()[0])
+
+
+def failed_sends(db: sqlite3.Connection, run_id: str, chunk: int) -> int:
+    """How many of them became a batch that failed before anything ran."""
+    row = db.execute("SELECT COUNT(*) FROM intent WHERE run = ? AND chunk = ? AND state = 'failed'", (run_id, chunk))
+    return int(row.fetchone()[0])
+
+
+def claimed(db: sqlite3.Connection, batch_id: str) -> str | None:
+    """The intent that already owns a batch."""
+    row = db.execute("SELECT id FROM intent WHERE batch_id = ?", (batch_id,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def window(db: sqlite3.Connection, name: str) -> int | None:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (f"window:{name}",)).fetchone()
+    return int(row[0]) if row else None
+
+
+def in_flight(db: sqlite3.Connection) -> int:
+    """Batches of this workspace that are at the provider now, or may be."""
+    row = db.execute("SELECT COUNT(*) FROM chunk WHERE state IN ('intent', 'held', 'submitted')")
+    return int(row.fetchone()[0])
+
+
+def last_dry_run(db: sqlite3.Connection, settings_sha256: str) -> DryRun | None:
+    row = db.execute(
+        "SELECT * FROM dry_run WHERE settings = ? ORDER BY rowid DESC LIMIT 1", (settings_sha256,)
+    ).fetchone()
+    if row is None:
+        return None
+    facts = dict(row)
+    facts["passed"] = bool(facts["passed"])
+    facts["report"] = json.loads(facts["report"])
+    return DryRun(**facts)
+
+
+def was_sent(db: sqlite3.Connection, run_id: str) -> bool:
+    """Whether any create of this run ever left, or may have left, this machine."""
+    row = db.execute(
+        "SELECT COUNT(*) FROM intent WHERE run = ? AND state IN ('open', 'accepted', 'failed', 'abandoned')", (run_id,)
+    )
+    return bool(row.fetchone()[0])
+
+
+def prompt_under_version(db: sqlite3.Connection, job: str, version: str) -> str | None:
+    """The digest of the prompt that was sent under this label, if any was."""
+    row = db.execute(
+        "SELECT settings.prompt_sha256 FROM settings JOIN run ON run.id = settings.run WHERE run.job = ?"
+        " AND settings.prompt_version = ? AND run.withdrawn = 0 AND EXISTS (SELECT 1 FROM intent JOIN chunk"
+        " ON chunk.run = intent.run AND chunk.number = intent.chunk WHERE intent.run = run.id"
+        " AND chunk.settings = settings.sha256 AND intent.state IN ('open', 'accepted')) LIMIT 1",
+        (job, version),
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
+def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    """Rows of a run by state. `rows` is the sum of all states; `copied` counts rows paid for by another row.
+
+    One statement each for applied and other chunks, read in one snapshot.
+    """
+    counts: Counter[str] = Counter()
+    copied = 0
+    db.execute("BEGIN")
+    try:
+        for row in db.execute(
+            "SELECT state, SUM(rows), SUM(copied) FROM tally WHERE run = ? GROUP BY state", (run_id,)
+        ):
+            counts[row[0]] += row[1]
+            copied += row[2]
+        for row in db.execute(
+            "SELECT state, SUM(requests + copies), SUM(copies) FROM chunk WHERE run = ? AND state NOT IN"
+            " ('applied', 'withdrawn') GROUP BY state",
+            (run_id,),
+        ):
+            counts[ROW_STATE[ChunkState(row[0])]] += row[1]
+            copied += row[2]
+        rejected = db.execute("SELECT rejected FROM run WHERE id = ?", (run_id,)).fetchone()[0]
+    finally:
+        db.execute("COMMIT")
+    counts[RowState.REJECTED] += rejected
+    states = {str(state): counts[state] for state in RowState}
+    return {"rows": sum(states.values()), **states, "copied": copied}
+
+
+def reasons(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    """Failed and doubtful rows by reason."""
+    rows = db.execute(
+        "SELECT reason, SUM(rows) FROM tally WHERE run = ? AND reason != '' GROUP BY reason HAVING SUM(rows) > 0"
+        " ORDER BY 2 DESC",
+        (run_id,),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def events(db: sqlite3.Connection, run_id: str, chunk: int | None = None) -> list[dict[str, Any]]:
+    where = "run = ?" if chunk is None else "run = ? AND chunk = ?"
+    values: tuple[Any, ...] = (run_id,) if chunk is None else (run_id, chunk)
+    return [dict(row) for row in db.execute(f"SELECT * FROM event WHERE {where} ORDER BY seq", values)]  # noqa: S608

@@ -1,0 +1,123 @@
+-- The ledger: few things, each guarded; no row text. Facts that are true of every row live in Parquet segments beside
+-- their chunk and count only once a row here names them with their digest. Times are RFC 3339, UTC.
+
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE run (
+  id            TEXT PRIMARY KEY,
+  job           TEXT NOT NULL,
+  number        INTEGER NOT NULL,
+  created_at    TEXT NOT NULL,
+  job_file      TEXT NOT NULL,             -- relative to the workspace's parent
+  source        TEXT NOT NULL,             -- display names, JSON
+  source_stamp  TEXT NOT NULL,             -- names and statuses of its files: the same stamp, nothing to read
+  rows_sha256   TEXT NOT NULL,             -- over all rows as read: the same rows, the same run
+  shape_sha256  TEXT NOT NULL,             -- everything `prepare` depends on but the source: same shape, same source, same run
+  settings      TEXT NOT NULL,             -- first settings
+  seen          INTEGER NOT NULL,          -- rows in the source
+  rejected      INTEGER NOT NULL,
+  known         INTEGER NOT NULL,          -- rows an earlier run has already: not part of this run
+  withdrawn     INTEGER NOT NULL DEFAULT 0,
+  stopped       INTEGER NOT NULL DEFAULT 0,  -- cancelled by a person: waiting chunks are sent only by `submit`
+  UNIQUE (job, number)
+) STRICT;
+
+CREATE TABLE settings (                    -- what was sent with: prompt, schema, model, params
+  sha256         TEXT NOT NULL,
+  run            TEXT NOT NULL REFERENCES run (id),
+  directory      TEXT NOT NULL,            -- relative to the run directory
+  provider       TEXT NOT NULL,
+  model          TEXT NOT NULL,
+  endpoint       TEXT NOT NULL,
+  prompt_version TEXT,
+  prompt_sha256  TEXT NOT NULL,
+  schema_version TEXT,
+  schema_sha256  TEXT,
+  PRIMARY KEY (run, sha256)
+) STRICT;
+
+CREATE TABLE chunk (
+  run             TEXT NOT NULL REFERENCES run (id),
+  number          INTEGER NOT NULL,
+  attempt         INTEGER NOT NULL,
+  state           TEXT NOT NULL,
+  settings        TEXT NOT NULL,
+  mark            TEXT NOT NULL,           -- the first eight characters of its custom_ids
+  sha256          TEXT NOT NULL,           -- of chunks/NNNN.jsonl
+  bytes           INTEGER NOT NULL,
+  rows_sha256     TEXT NOT NULL,           -- of chunks/NNNN.rows.parquet
+  copies_sha256   TEXT,                    -- of chunks/NNNN.copies.parquet, if there are copies
+  requests        INTEGER NOT NULL,
+  copies          INTEGER NOT NULL,
+  first_position  INTEGER NOT NULL,
+  last_position   INTEGER NOT NULL,        -- copies not counted
+  staged          TEXT,                    -- handle of the uploaded input, while the chunk is `uploaded`
+  results_sha256  TEXT,                    -- JSON: file name to digest
+  verdicts_sha256 TEXT,
+  judged_with     TEXT,                    -- digest of schema and judging settings
+  usage           TEXT,                    -- JSON: token sums
+  note            TEXT,
+  PRIMARY KEY (run, number)
+) STRICT;
+
+CREATE TABLE tally (                       -- rows of an applied chunk that no newer chunk has taken over
+  run    TEXT NOT NULL,
+  chunk  INTEGER NOT NULL,
+  state  TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  rows   INTEGER NOT NULL CHECK (rows >= 0),
+  copied INTEGER NOT NULL CHECK (copied >= 0),
+  PRIMARY KEY (run, chunk, state, reason),
+  FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
+) STRICT;
+
+CREATE TABLE intent (                      -- one try to create one batch
+  id            TEXT PRIMARY KEY,
+  run           TEXT NOT NULL,
+  chunk         INTEGER NOT NULL,
+  send          INTEGER NOT NULL,
+  state         TEXT NOT NULL,             -- open, accepted, refused, absent, failed, abandoned
+  staged        TEXT NOT NULL,
+  account       TEXT NOT NULL,
+  sha256        TEXT NOT NULL,
+  created_at    TEXT NOT NULL,
+  created_epoch INTEGER NOT NULL,
+  fenced        INTEGER NOT NULL DEFAULT 0,
+  empty_lists   INTEGER NOT NULL DEFAULT 0,
+  empty_since   REAL,                      -- Unix seconds of the first empty list after the fence
+  batch_id      TEXT UNIQUE,
+  vendor_status TEXT,
+  counts        TEXT,
+  sent_at       TEXT,
+  ended_at      TEXT,
+  note          TEXT,
+  FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
+) STRICT;
+CREATE UNIQUE INDEX one_live_intent ON intent (run, chunk) WHERE state IN ('open', 'accepted');
+
+CREATE TABLE dry_run (
+  run        TEXT NOT NULL,
+  settings   TEXT NOT NULL,
+  at         TEXT NOT NULL,
+  epoch      INTEGER NOT NULL,
+  rows       INTEGER NOT NULL,
+  valid      INTEGER NOT NULL,
+  min_valid  REAL NOT NULL,
+  passed     INTEGER NOT NULL,
+  report     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE event (
+  seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+  at      TEXT NOT NULL,
+  run     TEXT NOT NULL,
+  chunk   INTEGER,
+  intent  TEXT,
+  was     TEXT,
+  became  TEXT NOT NULL,
+  because TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_of_run ON event (run, seq);

@@ -1,0 +1,269 @@
+"""Opening the ledger: pragmas, migrations, the writer's lock. States are written in `transitions.py` only.
+
+SQLite in WAL mode with `synchronous=FULL`: with NORMAL a power cut after a paid request can lose its intent. Readers
+never take the writer's lock; a writer holds a kernel lock (`flock`) on one file per job, which dies with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from batchctl.files import PART, PRIVATE_FILE, crash_point, make_directory, storage_failed
+from batchctl.model.errors import BatchctlError, Locked, StorageFailed, UsageError
+
+VERSION = 1
+BUSY_SECONDS = 30.0
+LOCK_LOOK_SECONDS = 0.2
+
+
+def utc_now() -> str:
+    """RFC 3339, UTC, whole seconds. For people and files; order comes from sequence numbers."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Ledger:
+    """One open ledger. `db` rows are `sqlite3.Row`."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self.db = db
+        self.path = path
+
+    @classmethod
+    def open(cls, state: Path, *, create: bool = False, read_only: bool = False) -> Ledger | None:
+        """The ledger of a state directory; None when there is none and `create` is false."""
+        path = state / "ledger.db"
+        if not path.exists():
+            check_no_runs(state, path)
+            if not create:
+                return None
+            make_directory(state)
+        check_private(state)
+        with storage_errors(path):
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE))
+            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA foreign_keys = ON")
+            ledger = cls(db, path)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                db.close()
+                raise UsageError(
+                    f"this ledger has format {version}; this batchctl knows formats up to {VERSION}",
+                    where=str(path),
+                    effect="it was not touched",
+                    hint="upgrade batchctl",
+                    code="newer_ledger",
+                )
+            if version == 0:
+                try:
+                    check_no_runs(state, path)
+                except StorageFailed:
+                    if not db.execute("PRAGMA user_version").fetchone()[0]:  # else: another process was first
+                        db.close()
+                        raise
+            if read_only:
+                db.execute("PRAGMA query_only = ON")
+                if version == 0:
+                    db.close()
+                    return None
+                return ledger
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
+            if version < VERSION:
+                ledger._migrate(version)
+            os.chmod(path, PRIVATE_FILE)
+        return ledger
+
+    def _migrate(self, version: int) -> None:
+        """Bring an older (or empty) ledger to `VERSION`, one format at a time, each in one transaction."""
+        with self.transaction() as db:
+            current = db.execute("PRAGMA user_version").fetchone()[0]
+            if current != version:  # another process was first
+                return
+            script = resources.files("batchctl.ledger").joinpath("schema.sql").read_text("utf-8")
+            for statement in script.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute("INSERT INTO meta VALUES ('workspace', ?)", (secrets.token_hex(16),))
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside is committed and synced together, or not at all."""
+        with storage_errors(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+            crash_point("before-commit")
+            self.db.execute("COMMIT")
+            crash_point("after-commit")
+
+    @property
+    def workspace(self) -> str:
+        """Random, made once per ledger: tells our batches from those of another machine running the same job."""
+        return str(self.db.execute("SELECT value FROM meta WHERE key = 'workspace'").fetchone()[0])
+
+    def close(self) -> None:
+        self.db.close()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """SQLite's own complaints about disk and file as `StorageFailed`; everything else passes."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise ledger_failed(error, path) from error
+    except OSError as error:
+        raise storage_failed(error, path) from error
+
+
+def ledger_failed(error: sqlite3.DatabaseError, path: Path) -> StorageFailed:
+    """SQLite's complaint in our words: a damaged file, or a disk that does not take what is written."""
+    damaged = any(word in str(error) for word in ("malformed", "not a database"))
+    return StorageFailed(
+        f"the ledger is damaged: {error}" if damaged else f"the ledger cannot be used: {error}",
+        where=str(path),
+        effect="nothing was sent and no other file was changed" if damaged else "nothing was lost",
+        hint="restore it from a backup; request and result files beside it are not touched"
+        if damaged
+        else "free the disk or correct its permissions, then run the same command again",
+        code="damaged" if damaged else None,
+    )
+
+
+def check_no_runs(state: Path, path: Path) -> None:
+    """Refuse to begin a ledger beside runs: what they paid for would be paid again."""
+    if state.exists() and not state.is_dir():
+        raise StorageFailed(
+            "the state directory is not a directory",
+            where=str(state),
+            effect="nothing was done",
+            hint="move the file away, or name another place with --state DIR",
+        )
+    runs = sorted(one.parent.parent.name for one in state.glob("*/chunks/*.jsonl") if one.parent.parent.suffix != PART)
+    if runs:
+        raise StorageFailed(
+            "the ledger is empty" if path.exists() else "the ledger is missing",
+            where=(str(path), f"of the runs beside it: {', '.join(dict.fromkeys(runs[-5:]))}"),
+            effect="nothing was done: these runs may be paid for already",
+            hint=f"restore {path.name} from a backup, or move the runs away to begin again",
+            code="damaged",
+        )
+
+
+def check_private(state: Path) -> None:
+    """Refuse a state directory that is someone else's or that others may write to: they could forge what was paid."""
+    facts = state.stat()
+    if facts.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        raise UsageError(
+            "the state directory belongs to another user",
+            where=str(state),
+            effect="nothing was done",
+            hint="use --state DIR",
+        )
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UsageError(
+            "the state directory can be written by others",
+            where=str(state),
+            effect="nothing was done",
+            hint=f"chmod 700 {state}",
+        )
+
+
+class JobLock:
+    """The one writer of a job. A kernel lock: a killed holder leaves nothing behind."""
+
+    def __init__(self, state: Path, job: str) -> None:
+        self.path = state / f"{job}.lock"
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait_seconds: float = 0.0, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Take the lock, or raise `Locked` naming the holder once `wait_seconds` are over."""
+        end = time.monotonic() + wait_seconds
+        while not self._try():
+            if time.monotonic() >= end:
+                raise self._held()
+            sleep(LOCK_LOOK_SECONDS)
+
+    def _try(self) -> bool:
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StorageFailed(
+                    "the lock is a symbolic link, which is not followed",
+                    where=str(self.path),
+                    effect="nothing was done",
+                    hint="remove it and run the same command again",
+                ) from error
+            raise storage_failed(error, self.path) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        if not self._same_file(descriptor):  # someone deleted the lock file between open and lock
+            os.close(descriptor)
+            return False
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def _same_file(self, descriptor: int) -> bool:
+        ours = os.fstat(descriptor)
+        try:
+            named = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
+
+    def still_held(self) -> None:
+        """Raise when the lock file was deleted or replaced under us: a second process may now hold its own."""
+        if self._descriptor is None or not self._same_file(self._descriptor):
+            raise StorageFailed(
+                "the state directory was removed or replaced while this command ran",
+                where=str(self.path.parent),
+                effect="nothing more is sent",
+                hint="look at `batchctl status` before running again",
+            )
+
+    def _held(self) -> BatchctlError:
+        try:
+            holder = json.loads(self.path.read_bytes() or b"{}")
+        except (OSError, ValueError):
+            holder = {}
+        who = f"{holder.get('host', 'this machine')}, process {holder.get('pid', 'unknown')}"
+        return Locked(
+            f"another batchctl holds this job: {who}, since {holder.get('since', 'just now')}",
+            where=str(self.path),
+            effect="nothing was done",
+            hint="let it finish, or wait for it with --wait",
+        )
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,101 @@
+"""What a provider module and the rest of batchctl say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class BatchState(StrEnum):
+    """Our three words for every vendor's list of statuses. The vendor's own word is kept beside it."""
+
+    RUNNING = "running"  # also every word we do not know: the unknown is never an end
+    ENDED = "ended"  # will change no more; results, perhaps partial, can be fetched
+    REFUSED = "refused"  # failed in validation: nothing ran, nothing was billed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hard limits of one batch, as the vendor states them; `source` names the page and the date it was read."""
+
+    requests: int
+    file_bytes: int
+    line_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Abilities as data: callers ask "can a batch be found again?", never "is this vendor X?"."""
+
+    searchable: bool  # a batch created by us can be found by our mark
+    fenced: bool  # deleting the staged input keeps a late create from running
+    batch: bool = True
+    endpoints: tuple[str, ...] = ()
+    structured_output: bool = True
+    retention: str = ""
+    credentials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request before it is a line: what `encode` turns into bytes."""
+
+    custom_id: str
+    endpoint: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LineError:
+    """One complaint of the provider about an input file; `line` is 1-based, None when it is about the whole file."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str = ""
+
+
+class Refusal(StrEnum):
+    """Why a whole batch failed in validation: decides whether the same bytes may be sent again."""
+
+    FILE = "file"  # the bytes are wrong
+    CAPACITY = "capacity"  # the queue is full: later, unchanged
+    ACCESS = "access"  # the provider could not read the file it holds: upload again
+    BILLING = "billing"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """One answer to `poll`. `files` are handles for `results`, by kind ("output", "errors")."""
+
+    state: BatchState
+    vendor_status: str
+    batch_id: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    refusal: Refusal | None = None
+    errors: tuple[LineError, ...] = ()
+    known_word: bool = True
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A batch at the provider that carries our mark or our input: an answer to `find`."""
+
+    batch_id: str
+    created_at: int | None
+    vendor_status: str
+    by: str  # "mark", "input" or both: the evidence
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAnswer:
+    """One synchronous answer: HTTP status and parsed body."""
+
+    status: int
+    body: Any
+    seconds: float

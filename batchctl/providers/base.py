@@ -1,0 +1,102 @@
+"""The contract every provider module keeps, in words and as a Protocol.
+
+A provider module is pure translation between our types and one vendor: no state, no retries, no printing, no sleeping.
+`limits`, `traits`, `body` and `encode` need no SDK and no key, so that `prepare` runs offline. Every other call may
+raise any of the vendor SDK's exceptions; `outcome` says what such an exception means, and `guard.py` is the only
+caller that acts on it.
+
+Adding a provider: one module here, its entry in `providers/__init__.py`, its wire in `batchctl/emulator`, and a
+fixtures class in `tests/conformance` that inherits the contract tests. The three questions that decide its `Traits`:
+can a batch of ours be found again by a mark we chose? does deleting the staged input keep a late create from running?
+does the vendor keep our key with each result line?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from batchctl.model.batches import BatchStatus, Candidate, Limits, LiveAnswer, Request, Traits
+from batchctl.model.errors import BatchctlError
+
+
+class Provider(Protocol):
+    """One vendor, one set of settings."""
+
+    name: str
+    traits: Traits
+
+    def limits(self, endpoint: str) -> Limits:
+        """Hard limits of one batch for `endpoint`."""
+        ...
+
+    def body(
+        self,
+        *,
+        endpoint: str,
+        model: str,
+        prompt: str,
+        system: str | None,
+        params: Mapping[str, Any],
+        schema: Mapping[str, Any] | None,
+        mode: str,
+        schema_name: str,
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The request body for one row, and notes on what the vendor cannot enforce of `schema` (pointer: keyword).
+
+        Called once per run, with placeholders where row text goes: no value may depend on the text of `prompt`.
+        """
+        ...
+
+    def encode(self, request: Request) -> bytes:
+        """One input line without its newline."""
+        ...
+
+    def check_line(self, line: bytes, endpoint: str, model: str) -> str | None:
+        """A strict second look at a line as written: None, or what the vendor would refuse about it."""
+        ...
+
+    def account(self) -> str:
+        """Which account this is, as text that reveals no key: stored with each batch and compared later."""
+        ...
+
+    def stage(self, chunk: Path, *, name: str) -> str:
+        """Put a chunk where the vendor reads it; the handle for `create`. Repeatable, costs no tokens."""
+        ...
+
+    def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
+        """Create the batch: the one call that spends. Exactly one POST. The vendor's batch id, never empty."""
+        ...
+
+    def find(self, staged: str, *, tag: str, since: int) -> list[Candidate]:
+        """All batches that carry `tag` or read `staged`, over every page newer than `since` (Unix seconds)."""
+        ...
+
+    def poll(self, batch_id: str) -> BatchStatus: ...
+
+    def results(self, handle: str) -> Iterator[bytes]:
+        """Raw bytes of one result file, in blocks. Ends early only by raising."""
+        ...
+
+    def size_of(self, handle: str) -> int | None:
+        """Bytes the vendor says a result file has, or None when it does not say."""
+        ...
+
+    def cancel(self, batch_id: str) -> None: ...
+
+    def delete(self, staged: str) -> None:
+        """Delete a staged input; one that is already gone counts as deleted."""
+        ...
+
+    def call(self, body: bytes, endpoint: str) -> LiveAnswer:
+        """One synchronous request, paid at live price. Exactly one POST."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; nothing is called afterwards."""
+        ...
+
+    def outcome(self, error: BaseException) -> BatchctlError | None:
+        """What an exception means for the call that raised it: one of our outcomes; None when it is not the vendor's."""
+        ...

@@ -1,0 +1,492 @@
+"""OpenAI Batch: one chunk is one uploaded file and one batch. Also any server that speaks the same wire.
+
+Results come in any order, in two files (output and error); `custom_id` joins them. A batch carries our mark in its
+metadata and in the name of its input file, so it can be found again; deleting the input file is a fence, because a
+batch whose file is gone fails validation before anything runs.
+
+Facts: developers.openai.com/api/docs/guides/batch and the types of openai 3.52.0, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from batchctl.model.batches import (
+    BatchState,
+    BatchStatus,
+    Candidate,
+    Limits,
+    LineError,
+    LiveAnswer,
+    Refusal,
+    Request,
+    Traits,
+)
+from batchctl.model.errors import (
+    BatchctlError,
+    NotAllowed,
+    NotFound,
+    OutcomeUnknown,
+    Rejected,
+    Throttled,
+    UsageError,
+)
+from batchctl.providers.strict_schema import strict_form
+
+ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
+STATES = dict.fromkeys(("validating", "in_progress", "finalizing", "cancelling"), BatchState.RUNNING)
+STATES |= dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED) | {"failed": BatchState.REFUSED}
+
+# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
+BILLING_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+    }
+)
+NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+LIST_PAGES = 100  # a list that never ends is an error, not a loop
+PAGE_BATCHES = 100
+ANSWER_SECONDS = 600.0
+CONNECT_SECONDS = 10.0
+
+
+class OpenAIBatch:
+    """The OpenAI wire. `key_names` are the environment variables that may hold the key, the first one is named in errors."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "openai",
+        base_url: str | None = None,
+        api_key: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        key_name: str = "OPENAI_API_KEY",
+    ) -> None:
+        self.name = name
+        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        self._api_key = api_key or os.environ.get(key_name) or None
+        self._key_name = key_name
+        self._organization = organization or os.environ.get("OPENAI_ORG_ID") or None
+        self._project = project or os.environ.get("OPENAI_PROJECT_ID") or None
+        self.traits = Traits(
+            searchable=True, fenced=True, endpoints=ENDPOINTS, retention="results 30 days", credentials=(key_name,)
+        )
+
+    def limits(self, endpoint: str) -> Limits:  # noqa: ARG002  (the same for every endpoint: one input a row)
+        return Limits(
+            requests=50_000,
+            file_bytes=200_000_000,
+            line_bytes=10_000_000,
+            source="developers.openai.com/api/docs/guides/batch, read 2026-11-21 (line_bytes: our own bound)",
+        )
+
+    # --- codec: no SDK, no key ------------------------------------------------------------------------------------
+
+    def body(
+        self,
+        *,
+        endpoint: str,
+        model: str,
+        prompt: str,
+        system: str | None,
+        params: Mapping[str, Any],
+        schema: Mapping[str, Any] | None,
+        mode: str,
+        schema_name: str,
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        if endpoint not in ENDPOINTS:
+            raise UsageError(
+                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
+                where="[model] endpoint",
+                effect="nothing was written",
+                hint="use one of " + ", ".join(ENDPOINTS),
+            )
+        body: dict[str, Any] = {"model": model}
+        if endpoint in ("/v1/embeddings", "/v1/moderations"):
+            body["input"] = prompt if system is None else f"{system}\n\n{prompt}"
+            return _merged(body, params), ()
+        chat = endpoint == "/v1/chat/completions"
+        if chat:
+            messages = [] if system is None else [{"role": "system", "content": system}]
+            body["messages"] = [*messages, {"role": "user", "content": prompt}]
+        else:
+            if system is not None:
+                body["instructions"] = system
+            body["input"] = [{"role": "user", "content": prompt}]
+        notes: tuple[str, ...] = ()
+        if schema is not None and mode != "prompt":
+            sent, strict, notes = strict_form(schema)
+            body |= _schema_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
+        return _merged(body, params), notes
+
+    def encode(self, request: Request) -> bytes:
+        line = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint, "body": request.body}
+        return orjson.dumps(line)
+
+    def check_line(self, line: bytes, endpoint: str, model: str) -> str | None:
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return f"not JSON: {error}"
+        if not isinstance(value, dict) or value.keys() != {"custom_id", "method", "url", "body"}:
+            return "not an object with exactly custom_id, method, url and body"
+        body = value["body"]
+        if value["method"] != "POST" or value["url"] != endpoint or not isinstance(body, dict):
+            return f"not a POST to {endpoint}"
+        if body.get("model") != model:
+            return f"model is {body.get('model')!r}, the batch is for {model!r}"
+        if "stream" in body or "background" in body:
+            return "`stream` and `background` cannot be used in batch"
+        return None
+
+    # --- the account ----------------------------------------------------------------------------------------------
+
+    def account(self) -> str:
+        origin = urlsplit(self._base_url)
+        host = "loopback" if is_loopback(origin.hostname) else _host(self._base_url)
+        parts = (self.name, host, self._organization or "", self._project or "", self._key())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def _key(self) -> str:
+        if not self._api_key:
+            raise NotAllowed(
+                f"no key for {self.name}: the environment variable `{self._key_name}` is not set",
+                effect="nothing was sent",
+                hint=f"export {self._key_name}=..., or name a file with --env-file",
+            )
+        if any(character.isspace() or not character.isprintable() for character in self._api_key):
+            raise NotAllowed(
+                f"the key in `{self._key_name}` holds white space or control characters",
+                effect="nothing was sent",
+                hint="set it again without quotes or line ends around it",
+            )
+        return self._api_key
+
+    def _without_key(self, text: str) -> str:
+        """A gateway may repeat what it was sent; the key must not get into a message."""
+        return text.replace(self._api_key, "[key]") if self._api_key else text
+
+    def close(self) -> None:
+        if "_sdk" in self.__dict__:
+            self._sdk.close()
+
+    @cached_property
+    def _sdk(self) -> Any:
+        key = self._key()
+        check_address(self._base_url)
+        import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
+
+        # By default the SDK repeats a lost `create` twice and sends no idempotency key: three bills. And it follows
+        # redirects, which would carry a request to an address nobody configured.
+        return openai.OpenAI(
+            api_key=key,
+            base_url=self._base_url,
+            organization=self._organization,
+            project=self._project,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(
+                base_url=self._base_url,
+                follow_redirects=False,
+                timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            ),
+        )
+
+    # --- the wire -------------------------------------------------------------------------------------------------
+
+    def stage(self, chunk: Path, *, name: str) -> str:
+        with chunk.open("rb") as file:  # an open handle is streamed; a path would be read whole
+            answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose="batch")
+        return _identity(answer, "upload")
+
+    def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
+        answer = self._sdk.batches.with_raw_response.create(
+            input_file_id=staged,
+            endpoint=endpoint,
+            completion_window="24h",
+            metadata={"batchctl_intent": tag, "batchctl_run": run, "batchctl_chunk": str(chunk)},
+            extra_headers={"Idempotency-Key": tag},  # undocumented for batches; helps where a gateway honours it
+        )
+        return _identity(answer, "create")
+
+    def find(self, staged: str, *, tag: str, since: int) -> list[Candidate]:
+        """As the contract says. An answer that is no list of batches raises: taken for an empty one, it would be proof."""
+        found: dict[str, Candidate] = {}
+        after: str | None = None
+        seen: set[str] = set()
+        for _ in range(LIST_PAGES):
+            more = {"after": after} if after else {}
+            page = _object(self._sdk.batches.with_raw_response.list(limit=PAGE_BATCHES, **more), "GET /batches")
+            batches = page.get("data")
+            if not isinstance(batches, list) or not all(isinstance(one, dict) and _is_id(one) for one in batches):
+                raise OutcomeUnknown(f"{self.name} answered with something else than a list of batches")
+            for batch in batches:
+                metadata = batch.get("metadata")
+                marked = isinstance(metadata, dict) and metadata.get("batchctl_intent") == tag
+                reads = bool(staged) and batch.get("input_file_id") == staged
+                if marked or reads:
+                    by = "mark and input" if marked and reads else "mark" if marked else "input"
+                    word = str(batch.get("status"))
+                    found[batch["id"]] = Candidate(batch["id"], _whole(batch.get("created_at")), word, by)
+            # The order of the list is not documented: one old item proves nothing, a whole old page does.
+            old = all((_whole(batch.get("created_at")) or since) < since for batch in batches)
+            if not batches or old or not page.get("has_more", len(batches) >= PAGE_BATCHES):
+                break
+            after = str(batches[-1]["id"])
+            if after in seen:
+                raise OutcomeUnknown(f"{self.name} lists the same batches again and again", where="GET /batches")
+            seen.add(after)
+        else:
+            raise OutcomeUnknown(
+                f"{self.name} listed more than {LIST_PAGES * PAGE_BATCHES:,} batches", where="GET /batches"
+            )
+        return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
+
+    def poll(self, batch_id: str) -> BatchStatus:
+        batch = _object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
+        if batch.get("id") != batch_id:
+            raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
+        return status_of(batch)
+
+    def results(self, handle: str) -> Iterator[bytes]:
+        with self._sdk.files.with_streaming_response.content(
+            handle, extra_headers={"Accept-Encoding": "identity"}
+        ) as answer:
+            yield from answer.iter_bytes(1 << 18)  # bytes, never lines: the SDK's line iterator splits at U+2028
+
+    def size_of(self, handle: str) -> int | None:
+        return _whole(_object(self._sdk.files.with_raw_response.retrieve(handle), "GET /files").get("bytes")) or None
+
+    def cancel(self, batch_id: str) -> None:
+        import openai
+
+        try:
+            self._sdk.batches.cancel(batch_id)
+        except openai.ConflictError:  # "Cannot cancel a batch with status ...": it has ended; poll tells how
+            return
+
+    def delete(self, staged: str) -> None:
+        self._sdk.files.delete(staged)
+
+    def call(self, body: bytes, endpoint: str) -> LiveAnswer:
+        import openai
+
+        started = time.monotonic()
+        path = endpoint.removeprefix("/v1")
+        try:
+            answer = self._sdk.post(path, cast_to=object, body=orjson.loads(body))
+        except openai.APIStatusError as error:
+            transient = error.status_code in (401, 403, 404, 408, 409, 429) or error.status_code >= 500
+            if transient or error.status_code < 400:
+                raise
+            refusal = orjson.loads(self._without_key(orjson.dumps({"error": error.body}).decode()))  # it is stored
+            return LiveAnswer(error.status_code, refusal, time.monotonic() - started)
+        return LiveAnswer(200, answer, time.monotonic() - started)
+
+    # --- what an exception means ----------------------------------------------------------------------------------
+
+    def outcome(self, error: BaseException) -> BatchctlError | None:
+        import httpx2
+        import openai
+
+        where = _host(self._base_url)
+        if isinstance(error, openai.APIStatusError):
+            return self._status_outcome(error, where)
+        cause: BaseException | None = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+        kind = type(cause).__name__
+        if kind in NOT_SENT:
+            text = str(cause)
+            if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
+                return Rejected(
+                    f"the TLS certificate of {where} was not accepted",
+                    where=text[:200],
+                    effect="nothing was sent",
+                    hint="check the address, the clock and the trusted certificates of this machine",
+                    code="tls",
+                )
+            return Throttled(f"cannot reach {where}: {text[:200]}", effect="nothing was sent", code="unreachable")
+        if isinstance(error, openai.OpenAIError | httpx2.HTTPError | ValueError):
+            return OutcomeUnknown(f"no usable answer from {where}: {kind}")
+        return None
+
+    def _status_outcome(self, error: Any, where: str) -> BatchctlError:
+        status = int(error.status_code)
+        code = self._without_key(str(getattr(error, "code", None) or ""))[:100]
+        kind = str(getattr(error, "type", None) or "")
+        body = error.body if isinstance(error.body, dict) else {}
+        said = self._without_key(str(body.get("message") or error.message))[:300]
+        text = f"{self.name} answered {status}" + (f" {code}" if code else "") + f": {said}"
+        if status in (401, 403):
+            return NotAllowed(
+                text,
+                where=where,
+                effect="rows stay where they are",
+                hint=f"check the key in `{self._key_name}` and the project it belongs to",
+            )
+        if status == 404:
+            return NotFound(text, where=where, hint="check the address and that the key belongs to the same project")
+        if status in (400, 413, 422):
+            return Rejected(text, where=where, effect="nothing was billed")
+        if status == 429:
+            if code in BILLING_CODES or kind in BILLING_CODES:
+                return Throttled(
+                    text,
+                    where=where,
+                    billing=True,
+                    effect="no attempt was used; rows stay where they are",
+                    hint="top up or raise the limit at the provider, then run the same command again",
+                    code="billing",
+                )
+            return Throttled(text, where=where, wait_seconds=retry_after(error.response.headers))
+        return OutcomeUnknown(text, where=where)
+
+
+def _host(base_url: str) -> str:
+    """Host and port of an address, without the credentials that may stand before them."""
+    return urlsplit(base_url).netloc.rpartition("@")[2]
+
+
+def is_loopback(host: str | None) -> bool:
+    return host in ("localhost", "::1") or bool(host and re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def check_address(base_url: str) -> None:
+    """Refuse plain http anywhere but on this machine: the key would travel in the clear."""
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
+        return
+    raise UsageError(
+        "the provider's address must be https (plain http only on loopback)",
+        where=f"{parts.scheme or 'no scheme'}://{parts.hostname or ''}",
+        effect="nothing was sent",
+        hint="set [model] base_url or OPENAI_BASE_URL to an https address",
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a Retry-After header; dates, junk and negative values count as none."""
+    text = headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 86_400 else None
+
+
+def status_of(batch: Mapping[str, Any]) -> BatchStatus:
+    """One batch object as `BatchStatus`. Tolerates null counts, empty file ids and words it does not know."""
+    word = str(batch.get("status") or "").lower()
+    files = [(kind, batch.get(key)) for kind, key in (("output", "output_file_id"), ("errors", "error_file_id"))]
+    counts = batch.get("request_counts")
+    errors = (batch.get("errors") or {}).get("data") if isinstance(batch.get("errors"), dict) else None
+    complaints = tuple(_line_error(one) for one in (errors or []) if isinstance(one, dict))
+    state = STATES.get(word, BatchState.RUNNING)
+    return BatchStatus(
+        state=state,
+        vendor_status=str(batch.get("status") or "unknown"),
+        batch_id=str(batch.get("id") or ""),
+        files=tuple((kind, handle) for kind, handle in files if isinstance(handle, str) and handle),
+        counts={k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {},
+        refusal=_refusal(complaints) if state is BatchState.REFUSED else None,
+        errors=complaints,
+        known_word=word in STATES,
+        expires_at=batch.get("expires_at") if isinstance(batch.get("expires_at"), int) else None,
+    )
+
+
+def _line_error(one: Mapping[str, Any]) -> LineError:
+    line = one.get("line")
+    return LineError(
+        code=str(one.get("code") or "unknown"),
+        message=str(one.get("message") or "")[:500],
+        line=line if isinstance(line, int) and line > 0 else None,
+        param=str(one.get("param") or ""),
+    )
+
+
+def _refusal(complaints: tuple[LineError, ...]) -> Refusal:
+    codes = {one.code for one in complaints}
+    if "token_limit_exceeded" in codes:
+        return Refusal.CAPACITY
+    if codes & BILLING_CODES:
+        return Refusal.BILLING
+    # The service at times refuses batches on files it has already processed (seen Aug-Sep 2026): upload again.
+    if any(one.code == "invalid_request" and one.param == "file_id" and one.line is None for one in complaints):
+        return Refusal.ACCESS
+    return Refusal.FILE
+
+
+def _object(answer: Any, what: str) -> dict[str, Any]:
+    """The JSON object of a raw answer. The SDK checks nothing: a 200 with a sign-in page is no error to it."""
+    try:
+        value = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        raise OutcomeUnknown(f"the answer to {what} is not JSON") from None
+    if not isinstance(value, dict):
+        raise OutcomeUnknown(f"the answer to {what} is not an object")
+    return value
+
+
+def _is_id(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("id"), str) and bool(value["id"])
+
+
+def _identity(answer: Any, what: str) -> str:
+    value = _object(answer, what)
+    if not _is_id(value):
+        raise OutcomeUnknown(f"the answer to {what} carries no id")
+    return str(value["id"])
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number that is not negative, or None."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def _schema_part(schema: Mapping[str, Any], *, strict: bool, chat: bool, tool: bool, name: str) -> dict[str, Any]:
+    if tool and chat:
+        function = {"name": name, "strict": strict, "parameters": schema}
+        choice = {"type": "function", "function": {"name": name}}
+        return {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
+    if tool:
+        function = {"type": "function", "name": name, "strict": strict, "parameters": schema}
+        return {"tools": [function], "tool_choice": {"type": "function", "name": name}}
+    form = {"name": name, "strict": strict, "schema": schema}
+    if chat:
+        return {"response_format": {"type": "json_schema", "json_schema": form}}
+    return {"text": {"format": {"type": "json_schema", **form}}}
+
+
+def _merged(body: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` over `body`: tables are merged, everything else replaces. What batchctl itself sets cannot be changed."""
+    own = {"model", "input", "messages", "instructions", "stream", "background"}
+    taken = sorted(own & params.keys())
+    if taken:
+        raise UsageError(
+            f"`{taken[0]}` cannot be set under [model] params",
+            where="[model] params",
+            effect="nothing was written",
+            hint="batchctl writes it itself; remove it from params",
+        )
+    for key, value in params.items():
+        if isinstance(value, Mapping) and isinstance(body.get(key), dict):
+            body[key] = {**body[key], **copy.deepcopy(dict(value))}
+        else:
+            body[key] = copy.deepcopy(value)
+    return body

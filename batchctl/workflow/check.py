@@ -1,0 +1,89 @@
+"""Is what is on disk what the ledger says? Offline: ledger, request files, results, digests, balance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchctl.chunks.write import copies_name, lines_name, rows_name
+from batchctl.files import sha256_of
+from batchctl.ledger import queries
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.errors import Exit, StorageFailed, UsageError
+from batchctl.workflow.prepare import verdicts_name
+from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.workspace import Options, Workspace, opened
+
+
+def check(options: Options) -> Report:
+    """Every file the ledger names, of every run in the workspace, against its digest. Changes nothing."""
+    with opened(options, write=False) as workspace:
+        db = workspace.ledger.db
+        damaged = [
+            f"{workspace.ledger.path}: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"
+        ]
+        files = 0
+        for run in queries.runs(db):
+            for settings in queries.settings(db, run.id):
+                files += 1
+                damaged += _frozen(workspace, run, settings)
+            for chunk in queries.chunks(db, run.id):
+                for path, sha256 in _named(workspace, run, chunk):
+                    files += 1
+                    problem = _problem(path, sha256)
+                    if problem:
+                        damaged.append(f"{path}: {problem}")
+                    workspace.options.progress("check", files, 0)
+        run = workspace.run
+        balance = queries.balance(db, run.id)
+        if damaged:
+            raise StorageFailed(
+                f"{plural(len(damaged), 'file is', 'files are')} not as recorded",
+                where=damaged[:20],
+                effect="nothing was changed",
+                hint="restore them from a backup; paid answers can be collected again while the provider keeps them",
+                code="damaged",
+            )
+        return Report(
+            "check",
+            run.id,
+            Exit.OK,
+            balance,
+            no_cost(),
+            (f"{plural(files, 'file')} and the ledger are as recorded",),
+            f"batchctl status {run.id}",
+            {"files": files, "damaged": []},
+            simulated=is_simulated(workspace),
+        )
+
+
+def _frozen(workspace: Workspace, run: queries.Run, settings: str) -> list[str]:
+    """What is wrong with the copy of the job, prompt and schema that a run was prepared with."""
+    try:
+        workspace.frozen_plan(settings, run)
+    except StorageFailed as error:
+        return [f"{error.where[0]}: {error.what}"]
+    except UsageError:  # a variable that the job uses is not set here: nothing can be said about the copy
+        return []
+    return []
+
+
+def _named(workspace: Workspace, run: queries.Run, chunk: queries.Chunk) -> list[tuple[Path, str]]:
+    directory = workspace.state / run.id
+    base = directory / "chunks"
+    named = [(base / lines_name(chunk.number), chunk.sha256), (base / rows_name(chunk.number), chunk.rows_sha256)]
+    if chunk.copies_sha256:
+        named.append((base / copies_name(chunk.number), chunk.copies_sha256))
+    named += [(directory / "results" / name, sha256) for name, sha256 in chunk.results.items()]
+    if chunk.state is ChunkState.APPLIED and chunk.verdicts_sha256:
+        named.append((directory / "results" / verdicts_name(chunk.number, chunk.attempt), chunk.verdicts_sha256))
+    return named
+
+
+def _problem(path: Path, sha256: str) -> str | None:
+    if not path.is_file():
+        return "missing"
+    try:
+        return None if sha256_of(path) == sha256 else "its content changed"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"

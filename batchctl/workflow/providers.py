@@ -1,0 +1,39 @@
+"""What each provider can do in batch: limits, endpoints, credentials, each with its source."""
+
+from __future__ import annotations
+
+from batchctl.model.errors import Exit
+from batchctl.providers import AVAILABLE, provider_for
+from batchctl.workflow.reports import Report
+
+
+def providers() -> Report:
+    """The table of providers this version can use. Reads no key and no network."""
+    rows = []
+    for name in AVAILABLE:
+        one = provider_for(name, {"base_url": "https://example.invalid/v1"})
+        limits = one.limits("/v1/responses")
+        rows.append(
+            {
+                "provider": name,
+                "batch": one.traits.batch,
+                "structured_output": one.traits.structured_output,
+                "endpoints": list(one.traits.endpoints),
+                "requests": limits.requests,
+                "file_bytes": limits.file_bytes,
+                "found_again": one.traits.searchable,
+                "fenced": one.traits.fenced,
+                "retention": one.traits.retention,
+                "credentials": [] if name == "emulator" else list(one.traits.credentials),
+                "source": limits.source,
+            }
+        )
+    lines = [f"{'provider':<20} {'requests':>9} {'file':>8}  {'credentials':<16} endpoints"]
+    for row in rows:
+        size = f"{row['file_bytes'] / 1e6:,.0f} MB"  # type: ignore[operator]
+        keys = ", ".join(row["credentials"]) or "none"  # type: ignore[arg-type]
+        lines.append(f"{row['provider']:<20} {row['requests']:>9,} {size:>8}  {keys:<16} " + " ".join(row["endpoints"]))  # type: ignore[arg-type]
+    lines.append(f"limits: {rows[0]['source']}; of openai-compatible servers: not verified")
+    return Report(
+        "providers", None, Exit.OK, None, None, tuple(lines), "", {"providers": rows}, data="\n".join(lines) + "\n"
+    )

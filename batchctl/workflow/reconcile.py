@@ -1,0 +1,129 @@
+"""A create whose answer never arrived: find its batch, or prove that there is none, or leave it to a person.
+
+Not found is not proof: lists lag, and a request whose connection died can still act. So an absent batch is *fenced*
+(its input is deleted at the provider, nothing can run any more), then the settle time is waited out on the monotonic
+clock, then the provider is asked again. Only after two complete empty lists that far apart is the chunk free.
+"""
+
+from __future__ import annotations
+
+import time
+
+from batchctl.ledger import queries, transitions
+from batchctl.ledger.queries import Intent
+from batchctl.model.batches import Candidate
+from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown
+from batchctl.providers.guard import Guarded
+from batchctl.workflow.workspace import Workspace
+
+SETTLE_FENCED_SECONDS = 120.0
+SETTLE_UNFENCED_SECONDS = 900.0
+WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so skewed clocks only cost pages
+STEP_SECONDS = 5.0
+
+
+def settle(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
+    """Bring every open intent of a run to an end: adopted, proved absent, or held."""
+    left = [one for one in _open(workspace, run) if not _adopted(workspace, provider, one)]
+    left = [one for one in left if not _held(workspace, one)]
+    if not left:
+        return
+    for intent in left:
+        fence(workspace, provider, intent)
+    left = [one for one in left if not _adopted(workspace, provider, one)]
+    if not left:
+        return
+    fenced = provider.traits.fenced
+    wait = workspace.options.seconds(
+        "BATCHCTL_SETTLE_SECONDS", SETTLE_FENCED_SECONDS if fenced else SETTLE_UNFENCED_SECONDS
+    )
+    workspace.options.note(
+        f"{run.id}: waiting {wait:g} s before {provider.name} is asked once more about "
+        f"{', '.join('chunk ' + str(one.chunk) for one in left)}; nothing is sent meanwhile"
+    )
+    _wait(workspace, wait)
+    for intent in left:
+        if not _adopted(workspace, provider, intent):
+            because = "two complete lists without it" + (", input deleted in between" if fenced else "")
+            with workspace.ledger.transaction() as db:
+                transitions.give_back(db, intent.id, "absent", because=because)
+
+
+def _open(workspace: Workspace, run: queries.Run) -> list[Intent]:
+    return [one for one in queries.live_intents(workspace.ledger.db, run.id).values() if one.state == "open"]
+
+
+def _held(workspace: Workspace, intent: Intent) -> bool:
+    """`on_ambiguous = "hold"`: a person decides, whatever the lists say. Held ones stay held."""
+    chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)
+    if chunk.state is transitions.ChunkState.HELD:
+        return True
+    if workspace.policy.lane.on_ambiguous != "hold":
+        return False
+    with workspace.ledger.transaction() as db:
+        transitions.hold(db, intent.id, because='on_ambiguous = "hold": waits for `batchctl resolve`')
+    return True
+
+
+def candidates(provider: Guarded, intent: Intent) -> list[Candidate]:
+    """Every batch at the provider that carries this intent's mark or reads its input, oldest first."""
+    return provider.find(intent.staged, tag=intent.id, since=intent.created_epoch - WINDOW_SECONDS)
+
+
+def _adopted(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
+    """Look once; adopt the oldest batch that is ours. Further ones (a repeated POST) are cancelled and reported."""
+    workspace.same_account(provider, intent.account, intent.id)
+    try:
+        found = candidates(provider, intent)
+    except NotAllowed:
+        raise
+    except BatchctlError as error:
+        raise OutcomeUnknown(
+            f"cannot tell whether chunk {intent.chunk} was sent: {error.what}",
+            where=f"run {intent.run}, chunk {intent.chunk}, intent {intent.id}",
+            effect="the batch may exist and be billed; it is not sent again",
+            hint=f"run the same command again later; `batchctl resolve {intent.run}` shows what is known",
+        ) from error
+    ledger = workspace.ledger
+    ours = [one for one in found if queries.claimed(ledger.db, one.batch_id) is None]
+    if not ours:
+        with ledger.transaction() as db:
+            transitions.saw_nothing(db, intent.id, epoch=time.time())
+        return False
+    first, *extra = ours
+    for one in extra:  # before the adoption: after a kill in between, the next look finds them all again
+        provider.cancel(one.batch_id)
+        with ledger.transaction() as db:
+            transitions.record_event(
+                db,
+                intent.run,
+                "cancelled a second batch",
+                f"{one.batch_id} carries the same mark; it may be charged",
+                chunk=intent.chunk,
+                intent=intent.id,
+            )
+        workspace.options.note(
+            f"{intent.run} chunk {intent.chunk}: a second batch {one.batch_id} carried our mark; cancelled, it may be charged"
+        )
+    with ledger.transaction() as db:
+        transitions.accept(db, intent.id, first.batch_id, because=f"found at the provider by {first.by}")
+    workspace.options.note(
+        f"{intent.run} chunk {intent.chunk}: found batch {first.batch_id} at {provider.name}; adopted, nothing sent again"
+    )
+    return True
+
+
+def fence(workspace: Workspace, provider: Guarded, intent: Intent) -> None:
+    """Delete the input of an intent, where that keeps a late create from running."""
+    if intent.fenced or not provider.traits.fenced:
+        return
+    provider.delete(intent.staged)
+    with workspace.ledger.transaction() as db:
+        transitions.fence(db, intent.id)
+
+
+def _wait(workspace: Workspace, seconds: float) -> None:
+    """In steps, so that a signal is answered at once; the clock on the wall plays no part."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        workspace.options.sleep(min(STEP_SECONDS, left))

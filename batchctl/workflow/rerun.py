@@ -1,0 +1,411 @@
+"""A new attempt for failed rows, as far as the retry policy lets it help.
+
+A row that failed at the provider's side is sent again as it was. A paid answer that could not be used is sent again only
+when prompt, schema, model or params changed since (or with `same_prompt`): the same request gives the same answer. The
+new chunks take the rows over in the transaction that adds them; nothing else of the run changes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchctl import jobfile
+from batchctl.chunks import segments
+from batchctl.chunks.segments import COPIES, SegmentWriter
+from batchctl.chunks.write import Packed, Packer, copies_name, lines_name, rows_name
+from batchctl.files import make_directory, sync_directory, sync_file
+from batchctl.ledger import queries, transitions
+from batchctl.ledger.queries import Chunk
+from batchctl.ledger.transitions import ChunkState, NewChunk
+from batchctl.model.errors import Exit, UsageError
+from batchctl.model.ids import record_key
+from batchctl.model.rows import FAILED, Reason, Retry, RowState, Unusable
+from batchctl.workflow import reconcile
+from batchctl.workflow.poll import Pass, looked
+from batchctl.workflow.prepare import chunk_limits, line_splice, new_chunk, row_encoder, settings_row, verdicts_name
+from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.results import write_results
+from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
+from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
+from batchctl.workflow.workspace import Options, Plan, Workspace, opened, plan_for
+
+REPEATABLE = (Retry.TRANSIENT, Retry.USER, Retry.BILLING)
+DOUBTFUL = (Reason.REFUSED, Reason.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    position: int
+    chunk: int
+    attempt: int
+    source_id: str
+    row: bytes
+    state: str
+    reason: str
+    retry: str
+    settings: str
+    copied: bool
+    elsewhere: bool  # a later run of the job has the row: it answers it, or asks for it
+
+
+def rerun(
+    options: Options,
+    *,
+    only: Sequence[str] = (),
+    same_prompt: bool = False,
+    plan_only: bool = False,
+    rerun_file: str | None = None,
+) -> Report:
+    """Prepare and send a new attempt for the failed rows the policy allows; `only` narrows it to some reasons."""
+    unknown = [one for one in only if one not in list(Reason)]
+    if unknown:
+        raise UsageError(
+            f"`{unknown[0]}` is not a reason",
+            where="--only",
+            effect="nothing was sent",
+            hint="use " + ", ".join(Reason),
+        )
+    check_target(rerun_file)
+    with opened(options, write=True) as workspace:
+        run = workspace.run
+        workspace.lock()
+        work = _Rerun(workspace, run, frozenset(only), same_prompt)
+        chosen = work.choose()
+        if rerun_file is not None:
+            copy_rerun(workspace.directory(run.id) / "rerun.jsonl", Path(rerun_file))
+        begun = work.begun()
+        if plan_only or not (chosen or begun):
+            return work.plan_report(chosen, plan_only=plan_only)
+        unsent = [one for one in begun if one.state in SENDABLE]
+        consent(workspace, chosen + sum(one.requests for one in unsent), len(work.groups) + len(unsent))
+        if chosen:
+            work.build()
+        provider = workspace.provider(workspace.frozen_plan())
+        reconcile.settle(workspace, provider, run)
+        sent = send_waiting(workspace, provider, run, least_attempt=2)
+        if sent.stopped_by is not None:
+            write_results(workspace.state, workspace.ledger.db, run)
+            raise sent.stopped_by
+        done = looked(workspace, run) if options.wait else Pass()
+        judged(workspace, run)
+        write_results(workspace.state, workspace.ledger.db, run)
+        if done.problems:
+            raise done.problems[0]
+        what = f"New attempt for {plural(chosen, 'row')}" if chosen else "Went on with the attempt that was begun"
+        first = (f"{what} of {run.id}", *work.left_out())
+        final = report(workspace, run, "rerun", first=first)
+        return Report(
+            final.command,
+            final.run,
+            final.exit,
+            final.balance,
+            final.cost,
+            final.lines,
+            final.next,
+            {**final.facts, "rerun_rows": chosen, "skipped": dict(work.skipped)},
+            final.simulated,
+        )
+
+
+class _Rerun:
+    """One rerun: which rows, under which plan, into which chunks."""
+
+    def __init__(self, workspace: Workspace, run: queries.Run, only: frozenset[str], same_prompt: bool) -> None:
+        self.workspace = workspace
+        self.run = run
+        self.only = only
+        self.same_prompt = same_prompt
+        self.current = workspace.current_plan() or workspace.frozen_plan()
+        self.retry = workspace.policy.retry
+        self.truncated_plan = self._truncated_plan()
+        self.plans: dict[str, Plan] = {}
+        self.groups: Counter[tuple[str, int]] = Counter()  # (settings, attempt) to rows
+        self.skipped: Counter[str] = Counter()
+        self.chunks = queries.chunks(workspace.ledger.db, run.id)
+        self.later = [one for one in queries.runs(workspace.ledger.db, run.job) if one.number > run.number]
+
+    def _truncated_plan(self) -> Plan | None:
+        """The plan of truncated rows when `[retry] truncated` sets params for them."""
+        truncated = self.retry.truncated
+        if truncated is None or not truncated.set or self.workspace.job is None:
+            return None
+        extra = tuple(f"model.params.{key}={_toml(value)}" for key, value in truncated.set.items())
+        job = self.workspace.job
+        again = jobfile.from_text(
+            job.text,
+            where=str(self.workspace.job_path),
+            overrides=(*job.overrides, *extra),
+            environ=self.workspace.options.environ,
+            base=job.base,
+        )
+        return plan_for(again, str(self.workspace.job_path))
+
+    def choose(self) -> int:
+        """Count what would be sent, by plan and attempt, and what is left out and why."""
+        for row in self.failed():
+            settings, why = self._decide(row)
+            if settings is not None:
+                self.groups[settings, row.attempt + 1] += 1
+            elif why:
+                self.skipped[why] += 1
+        return sum(self.groups.values())
+
+    def begun(self) -> list[Chunk]:
+        """Chunks of an earlier rerun that are not done: it was interrupted, or did not wait."""
+        done = (ChunkState.APPLIED, ChunkState.HELD)
+        return [one for one in self.chunks if one.attempt > 1 and one.state not in done]
+
+    def failed(self) -> Iterator[FailedRow]:
+        """Every failed or doubtful row as its newest chunk has it, each once, in source order."""
+        streams = [self._failed_of(one) for one in self.chunks if one.state is ChunkState.APPLIED]
+        return heapq.merge(*streams, key=lambda row: row.position)
+
+    def _failed_of(self, chunk: Chunk) -> Iterator[FailedRow]:
+        directory = self.workspace.directory(self.run.id)
+        verdicts = segments.read(
+            directory / "results" / verdicts_name(chunk.number, chunk.attempt), ["state", "reason", "retry"]
+        )
+        states = verdicts.column("state").to_pylist()
+        wanted = {str(one) for one in (*FAILED, RowState.REVIEW_REQUIRED)}
+        if not wanted.intersection(states):
+            return
+        reasons, retries = (verdicts.column(name).to_pylist() for name in ("reason", "retry"))
+        gone = superseded(self.workspace, chunk, self.chunks)
+        skip = set() if gone is None else set(gone.to_pylist())
+        names = [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else [])
+        paths = [directory / "chunks" / name for name in names]
+        elsewhere = {position for path in paths for position in self._in_later_runs(path)}
+        streams = [self._ordered(path, copied=bool(turn)) for turn, path in enumerate(paths)]
+        for position, source_id, line, row, copied in heapq.merge(*streams, key=lambda one: one[0]):
+            if states[line] in wanted and position not in skip:
+                yield FailedRow(
+                    position,
+                    chunk.number,
+                    chunk.attempt,
+                    source_id.decode(),
+                    row,
+                    states[line],
+                    reasons[line],
+                    retries[line],
+                    chunk.settings,
+                    copied,
+                    position in elsewhere,
+                )
+
+    def _in_later_runs(self, path: Path) -> list[int]:
+        """Positions of the rows of a segment whose source id a later run of the job has as well."""
+        if not self.later:
+            return []
+        rows = segments.read(path, ["position", "id"])
+        found = pa.array([False] * len(rows))
+        for run in self.later:
+            base = self.workspace.directory(run.id) / "chunks"
+            for chunk in queries.chunks(self.workspace.ledger.db, run.id):
+                for name in [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else []):
+                    ids = segments.column(base / name, "id").combine_chunks()
+                    found = pc.or_(found, pc.is_in(rows.column("id").combine_chunks(), value_set=ids))
+        positions: list[int] = rows.column("position").combine_chunks().filter(found).to_pylist()
+        return positions
+
+    @staticmethod
+    def _ordered(path: Path, *, copied: bool) -> Iterator[tuple[Any, ...]]:
+        return ((*one, copied) for one in segments.tuples(path, ("position", "id", "line", "row")))
+
+    def _decide(self, row: FailedRow) -> tuple[str | None, str]:
+        """The settings under which this row is sent again, or None and why it is left out ("" when not asked for)."""
+        if self.only and row.reason not in self.only:
+            return None, ""
+        if row.state == RowState.REVIEW_REQUIRED and row.reason not in self.only:
+            return None, f"{row.reason}: waits for a person"
+        if row.elsewhere:
+            return None, f"{row.reason}: a later run of the job has them"
+        if row.retry in REPEATABLE:
+            if row.retry == Retry.TRANSIENT and row.attempt > self.retry.transient:
+                return None, f"{row.reason}: {row.attempt} attempts used up ([retry] transient)"
+            return self._with(row.settings), ""
+        if row.reason == Reason.TRUNCATED and self.truncated_plan is not None:
+            limit = self.retry.truncated.attempts if self.retry.truncated else 0
+            if self.truncated_plan.settings != row.settings and row.attempt <= limit:
+                return self._with_plan(self.truncated_plan), ""
+        if self.current.settings != row.settings or self.same_prompt:
+            return self._with_plan(self.current), ""
+        return None, f"{row.reason}: the same request would fail again"
+
+    def _with(self, settings: str) -> str:
+        if settings not in self.plans:
+            self.plans[settings] = self.workspace.frozen_plan(settings)
+        return settings
+
+    def _with_plan(self, plan: Plan) -> str:
+        self.plans.setdefault(plan.settings, plan)
+        return plan.settings
+
+    # --- chunks -----------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Write the new chunks, then move the rows over in one transaction."""
+        directory = self.workspace.directory(self.run.id)
+        known = queries.settings(self.workspace.ledger.db, self.run.id)
+        number = max(one.number for one in self.chunks) + 1
+        made: list[NewChunk] = []
+        taken: dict[int, Counter[tuple[str, str]]] = {}
+        copied: dict[int, Counter[tuple[str, str]]] = {}
+        new_settings = []
+        for (settings, attempt), _ in sorted(self.groups.items(), key=lambda item: item[0][1]):
+            plan = self.plans[settings]
+            group = _Group(directory / "chunks", self.run.id, plan, attempt, number)
+            rows = (row for row in self.failed() if row.attempt + 1 == attempt and self._decide(row)[0] == settings)
+            for row in rows:
+                group.add(row)
+                key = (row.state, row.reason)
+                taken.setdefault(row.chunk, Counter())[key] += 1
+                copied.setdefault(row.chunk, Counter())[key] += int(row.copied)
+            chunks = group.finish()
+            made += chunks
+            number += len(chunks)
+            if settings not in known:
+                place = f"settings-{settings[:12]}"
+                make_directory(directory / place)
+                plan.freeze(directory / place)
+                for file in (directory / place).iterdir():
+                    sync_file(file)
+                sync_directory(directory / place)
+                new_settings.append(settings_row(plan, place))
+        sync_directory(directory / "chunks")
+        with self.workspace.ledger.transaction() as db:
+            for one in new_settings:
+                transitions.add_settings(db, self.run.id, one)
+            for chunk, counts in taken.items():
+                tallies = {key: (count, copied[chunk][key]) for key, count in counts.items()}
+                transitions.take_over(db, self.run.id, chunk, tallies)
+            for new in made:
+                transitions.add_chunk(db, self.run.id, new)
+
+    # --- words ------------------------------------------------------------------------------------------------------
+
+    def left_out(self) -> list[str]:
+        return [f"  left out: {plural(count, 'row')}, {why}" for why, count in sorted(self.skipped.items())]
+
+    def plan_report(self, chosen: int, *, plan_only: bool) -> Report:
+        balance = queries.balance(self.workspace.ledger.db, self.run.id)
+        lines = [
+            f"Would send {plural(chosen, 'row')} again; nothing was sent"
+            if chosen
+            else "No row can be helped by sending it again; nothing was sent"
+        ]
+        lines += self.left_out()
+        if chosen:
+            following, code = f"batchctl rerun {self.run.id}", Exit.OK
+        elif self.skipped:
+            following = "change the prompt, schema, model or params, then batchctl rerun (or rerun --same-prompt)"
+            code = Exit.ATTENTION
+        else:
+            following, code = f"batchctl status {self.run.id}", Exit.OK
+        facts = {"plan": plan_only, "rerun_rows": chosen, "skipped": dict(self.skipped)}
+        return Report(
+            "rerun",
+            self.run.id,
+            code,
+            balance,
+            no_cost(),
+            tuple(lines),
+            following,
+            facts,
+            simulated=is_simulated(self.workspace),
+        )
+
+
+class _Group:
+    """Rows that are sent again under one plan, as one attempt."""
+
+    def __init__(self, directory: Path, run_id: str, plan: Plan, attempt: int, first_number: int) -> None:
+        self.directory = directory
+        self.plan = plan
+        self.attempt = attempt
+        self.splice, _ = line_splice(plan, None)
+        limits = chunk_limits(plan)
+        self.encode = row_encoder(self.splice, limits.line_bytes)
+        for number in range(first_number, first_number + 1_000):  # left by a crash: no ledger row names them
+            names = [lines_name(number), rows_name(number), copies_name(number)]
+            if not any((directory / name).exists() for name in names):
+                break
+            for name in names:
+                (directory / name).unlink(missing_ok=True)
+        self.packer = Packer(
+            directory,
+            run=run_id,
+            settings=plan.settings,
+            attempt=attempt,
+            head=self.splice.head,
+            max_rows=limits.requests,
+            max_bytes=limits.file_bytes,
+            first_number=first_number,
+        ).__enter__()
+        self.paid: dict[bytes, tuple[int, str]] = {}  # request digest to its ordinal and source id
+        self.copies: list[tuple[int, str, bytes, int, str, bytes]] = []
+        self.count = 0
+
+    def add(self, row: FailedRow) -> None:
+        encoded = self.encode(orjson.loads(row.row))
+        if isinstance(encoded, Unusable):
+            raise UsageError(
+                f"row `{row.source_id}` cannot become a request any more: {encoded.reason}",
+                where=self.plan.where["prompt"],
+                effect="nothing was sent",
+                hint="correct the prompt",
+            )
+        _, request, tail = encoded
+        key = record_key(request, row.source_id.encode())
+        if self.plan.job.source.on_identical_text == "copy" and request in self.paid:
+            ordinal, payer = self.paid[request]
+            self.copies.append((row.position, row.source_id, key, ordinal, payer, row.row))
+            return
+        self.paid[request] = (self.count, row.source_id)
+        self.count += 1
+        self.packer.add(row.position, row.source_id, key, request, row.row, tail)
+
+    def finish(self) -> list[NewChunk]:
+        self.packer.__exit__(None)
+        chunks = self.packer.chunks
+        made = self._write_copies(chunks)
+        codec = self.plan.codec()
+        endpoint, model = self.plan.endpoint, self.plan.job.model.name
+        return [
+            new_chunk(
+                self.directory,
+                one,
+                made.get(one.number, 0),
+                lambda line: codec.check_line(line, endpoint, model),
+                attempt=self.attempt,
+                settings=self.plan.settings,
+                splice=self.splice,
+            )
+            for one in chunks
+        ]
+
+    def _write_copies(self, chunks: list[Packed]) -> dict[int, int]:
+        made: dict[int, int] = {}
+        start = 0
+        for chunk in chunks:
+            mine = [one for one in self.copies if start <= one[3] < start + chunk.requests]
+            if mine:
+                with SegmentWriter(self.directory / copies_name(chunk.number), COPIES) as out:
+                    for position, source_id, key, ordinal, payer, row in sorted(mine):
+                        out.add(position, source_id, key, ordinal - start, payer, row)
+                made[chunk.number] = len(mine)
+            start += chunk.requests
+        return made
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it, for `--set`; JSON and TOML agree on numbers, strings, booleans and lists of them."""
+    return orjson.dumps(value).decode()

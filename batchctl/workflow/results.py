@@ -1,0 +1,247 @@
+"""`results.jsonl` and `rerun.jsonl`: every row of a run once, in source order, from its segments.
+
+A row can be in several chunks: where it was first sent, as a copy beside the request that paid for it, and in later
+attempts. The newest chunk decides. Streams that are each in source order are merged by position, so memory does not
+grow with the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchctl.chunks import segments
+from batchctl.chunks.segments import RandomRows
+from batchctl.chunks.write import copies_name, rows_name
+from batchctl.files import replacing
+from batchctl.ledger import queries
+from batchctl.ledger.transitions import ROW_STATE, ChunkState
+from batchctl.model.rows import FAILED
+from batchctl.workflow.prepare import verdicts_name
+
+FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
+VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at")
+WRITE_LINES = 1_000
+
+Item = tuple[int, int, bytes, bytes | None]
+"""Position, chunk number, line for results.jsonl, line for rerun.jsonl (None unless the row failed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    rows: int
+    failed: int
+
+
+def write_results(state: Path, db: Any, run: queries.Run) -> Written:
+    """Replace both files, each whole or not at all. The same ledger gives the same bytes."""
+    directory = state / run.id
+    rows = failed = 0
+    with ExitStack() as stack:
+        results = stack.enter_context(replacing(directory / "results.jsonl"))
+        rerun = stack.enter_context(replacing(directory / "rerun.jsonl"))
+        buffer: list[bytes] = []
+        for _, _, line, again in every_row(state, db, run):
+            buffer.append(line)
+            rows += 1
+            if again is not None:
+                rerun.write(again)
+                failed += 1
+            if len(buffer) >= WRITE_LINES:
+                results.write(b"".join(buffer))
+                buffer.clear()
+        results.write(b"".join(buffer))
+    return Written(rows, failed)
+
+
+def every_row(state: Path, db: Any, run: queries.Run) -> Iterator[Item]:
+    """Each row of a run once, in source order, as its newest chunk has it."""
+    directory = state / run.id
+    chunks = queries.chunks(db, run.id)
+    intents = queries.last_intents(db, run.id)
+    settings = queries.settings(db, run.id)
+    streams: list[Iterator[Item]] = []
+    by_attempt: dict[int, list[_Chunk]] = {}
+    for row in chunks:
+        intent = intents.get(row.number)
+        batch = intent.batch_id if intent is not None else None
+        one = _Chunk(directory, row, settings[row.settings], batch)
+        by_attempt.setdefault(row.attempt, []).append(one)
+        if row.copies:
+            streams.append(one.copies())
+    for group in by_attempt.values():
+        # Chunks of one packing follow each other in source order; a later packing starts over.
+        sequence: list[_Chunk] = []
+        for one in group:
+            if sequence and one.row.first_position <= sequence[-1].row.last_position:
+                streams.append(_chained(sequence))
+                sequence = []
+            sequence.append(one)
+        streams.append(_chained(sequence))
+    if run.rejected:
+        streams.append(_rejected(directory / "rejects.jsonl"))
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    waiting: Item | None = None
+    for item in heapq.merge(*streams, key=_order):
+        if waiting is not None and waiting[0] != item[0]:
+            yield waiting
+        waiting = item  # the newest chunk of a position comes last
+    if waiting is not None:
+        yield waiting
+
+
+def _order(item: Item) -> tuple[int, int]:
+    return item[0], item[1]
+
+
+def _chained(chunks: list[_Chunk]) -> Iterator[Item]:
+    for chunk in chunks:
+        yield from chunk.requests()
+
+
+class _Chunk:
+    """One chunk as lines. Constant parts are written once."""
+
+    def __init__(self, directory: Path, row: queries.Chunk, settings: queries.SettingsRow, batch: str | None) -> None:
+        self.row = row
+        self._directory = directory
+        self._attempt = row.attempt
+        self._applied = row.state is ChunkState.APPLIED
+        self._pending = str(ROW_STATE.get(row.state, "")).encode()
+        self._provider = _json(settings.provider)
+        self._model = _json(settings.model)
+        self._batch = _json(batch)
+        self._versions = b'"prompt_version":%b,"schema_version":%b' % (
+            _json(settings.prompt_version),
+            _json(settings.schema_version),
+        )
+        self._verdicts = directory / "results" / verdicts_name(row.number, row.attempt)
+
+    def requests(self) -> Iterator[Item]:
+        rows = segments.tuples(self._directory / "chunks" / rows_name(self.row.number), ("position", "id", "row"))
+        if not self._applied:
+            for position, source_id, row in rows:
+                yield self._pending_item(position, source_id, row, None)
+            return
+        verdicts = segments.tuples(self._verdicts, VERDICT_COLUMNS)
+        for (position, source_id, row), verdict in zip(rows, verdicts, strict=True):
+            yield self._item(position, source_id, row, verdict, None)
+
+    def copies(self) -> Iterator[Item]:
+        columns = ("position", "id", "row", "line", "copied_from")
+        rows = segments.tuples(self._directory / "chunks" / copies_name(self.row.number), columns)
+        if not self._applied:
+            for position, source_id, row, _, payer in rows:
+                yield self._pending_item(position, source_id, row, payer)
+            return
+        verdicts = RandomRows(self._verdicts, VERDICT_COLUMNS)
+        try:
+            for position, source_id, row, line, payer in rows:
+                yield self._item(position, source_id, row, verdicts[line], payer)
+        finally:
+            verdicts.close()
+
+    def _item(self, position: int, source_id: bytes, row: bytes, verdict: tuple[Any, ...], payer: bytes | None) -> Item:
+        state, reason, detail, output, usage, request_id, model, created = verdict
+        quoted = b"null" if payer is None else orjson.dumps(payer.decode())
+        reason_json = b'"%b"' % reason if reason else b"null"
+        detail_json = orjson.dumps(detail.decode()) if detail else b"null"
+        line = (
+            b'{"id":%b,"state":"%b","output":%b,"reason":%b,"detail":%b,"attempt":%d,"copied_from":%b,"usage":%b,'
+            b'"cost_usd":null,"provider":%b,"model":%b,"batch_id":%b,"request_id":%b,%b,"created_at":%b,"row":%b}\n'
+        ) % (
+            orjson.dumps(source_id.decode()),
+            state,
+            b"null" if output is None else output,
+            reason_json,
+            detail_json,
+            self._attempt,
+            quoted,
+            b"null" if usage is None or payer is not None else usage,
+            self._provider,
+            _json_bytes(model) if model else self._model,
+            self._batch,
+            orjson.dumps(request_id.decode()) if request_id else b"null",
+            self._versions,
+            _time(created),
+            row,
+        )
+        again = None
+        if state in FAILED_WORDS:
+            tail = b'"_reason":%b,"_detail":%b,"_attempt":%d}\n' % (reason_json, detail_json, self._attempt)
+            again = (b"{" if row == b"{}" else row[:-1] + b",") + tail
+        return position, self.row.number, line, again
+
+    def _pending_item(self, position: int, source_id: bytes, row: bytes, payer: bytes | None) -> Item:
+        line = (
+            b'{"id":%b,"state":"%b","output":null,"reason":null,"detail":null,"attempt":%d,"copied_from":%b,'
+            b'"usage":null,"cost_usd":null,"provider":%b,"model":%b,"batch_id":%b,"request_id":null,%b,'
+            b'"created_at":null,"row":%b}\n'
+        ) % (
+            orjson.dumps(source_id.decode()),
+            self._pending,
+            self._attempt,
+            b"null" if payer is None else orjson.dumps(payer.decode()),
+            self._provider,
+            self._model,
+            self._batch,
+            self._versions,
+            row,
+        )
+        return position, self.row.number, line, None
+
+
+def _rejected(path: Path) -> Iterator[Item]:
+    """Source rows that never became a request: in the results with their reason, and nowhere else."""
+    import json
+
+    with path.open("rb") as file:
+        for raw in file:
+            one = json.loads(raw)
+            facts = {
+                "id": one["id"],
+                "state": "rejected",
+                "output": None,
+                "reason": None,
+                "detail": one["reason"],
+                "attempt": 0,
+                "copied_from": None,
+                "usage": None,
+                "cost_usd": None,
+                "provider": None,
+                "model": None,
+                "batch_id": None,
+                "request_id": None,
+                "prompt_version": None,
+                "schema_version": None,
+                "created_at": None,
+                "row": one["row"],
+            }
+            text = json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n"
+            yield one["position"], 0, text.encode("utf-8", "backslashreplace"), None
+
+
+@lru_cache(maxsize=65_536)
+def _time(seconds: int | None) -> bytes:
+    if seconds is None:
+        return b"null"
+    return datetime.fromtimestamp(seconds, UTC).strftime('"%Y-%m-%dT%H:%M:%SZ"').encode()
+
+
+@lru_cache(maxsize=1_024)
+def _json_bytes(text: bytes) -> bytes:
+    return orjson.dumps(text.decode())
+
+
+def _json(value: str | None) -> bytes:
+    return orjson.dumps(value)

@@ -1,0 +1,104 @@
+"""Everything, in order, as far as it can go now: prepare, dry-run, submit, poll, validate. Safe to call at any moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batchctl.ledger import queries
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.errors import BatchctlError, Exit, OutcomeUnknown, ProviderError, UsageError
+from batchctl.workflow import dry_run, reconcile
+from batchctl.workflow.poll import looked
+from batchctl.workflow.prepare import gate_passed, prepared
+from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.results import write_results
+from batchctl.workflow.submit import SENDABLE, consent, send_waiting
+from batchctl.workflow.validate import judged, report
+from batchctl.workflow.workspace import Options, Workspace, opened
+
+FINISHED = (ChunkState.APPLIED, ChunkState.WITHDRAWN)
+
+
+def run(options: Options, *, resend_changed: bool = False, keep_done: bool = False) -> Report:
+    """Carry the job on from wherever it is. Sends nothing that was sent before, whatever the last call did."""
+    with opened(options, write=True) as workspace:
+        if workspace.job is None:
+            raise UsageError("run takes a job file", effect="nothing was done", hint="batchctl run job.toml")
+        workspace.lock()
+        workspace.create_ledger()
+        lines: list[str] = []
+        if _needs_preparing(workspace):
+            first = prepared(workspace, resend_changed=resend_changed, keep_done=keep_done)
+            lines += first.lines
+            if first.run is not None:
+                workspace.turn_to(first.run)  # a target that names an older run: its rows are done, these are not
+        current = workspace.run
+        _report_edits(workspace)
+        gate = _gate(workspace, current, lines)
+        if gate is not None:
+            return gate
+        unsent = _send(workspace, current, lines)
+        done = looked(workspace, current)  # whatever became of the sending: paid answers vanish, they are fetched first
+        quarantined = judged(workspace, current)
+        write_results(workspace.state, workspace.ledger.db, current)
+        if done.problems:
+            raise done.problems[0]
+        if unsent is not None and any(one.state in SENDABLE for one in queries.chunks(workspace.ledger.db, current.id)):
+            raise unsent
+        final = report(workspace, current, "run", quarantined=quarantined, first=tuple(lines))
+        if final.exit is Exit.PENDING and not options.wait:
+            return replace(final, next=f"batchctl run {workspace.job_path}   (again later, or with --wait)")
+        return final
+
+
+def _needs_preparing(workspace: Workspace) -> bool:
+    """A run in flight is carried on; one that is finished, or of which nothing was sent, meets the source again."""
+    if not workspace.has_run:
+        return True
+    current = workspace.run
+    chunks = queries.chunks(workspace.ledger.db, current.id)
+    unsent = not queries.was_sent(workspace.ledger.db, current.id)
+    return unsent or all(one.state in FINISHED for one in chunks)
+
+
+def _report_edits(workspace: Workspace) -> None:
+    """A job edited while its run is in flight: the run goes on as it was prepared, and says so."""
+    now, then = workspace.current_plan(), workspace.frozen_plan()
+    if now is not None and now.settings != then.settings and queries.was_sent(workspace.ledger.db, workspace.run.id):
+        workspace.options.note(
+            f"{workspace.run.id} goes on with the prompt, schema, model and params it was prepared with; "
+            f"{workspace.job_path} has others now"
+        )
+
+
+def _gate(workspace: Workspace, current: queries.Run, lines: list[str]) -> Report | None:
+    """Consent and dry run, before the first create of a run. A report when the gate stays shut, else None."""
+    db = workspace.ledger.db
+    waiting = [one for one in queries.chunks(db, current.id) if one.state in SENDABLE]
+    if current.stopped or not waiting or queries.was_sent(db, current.id):
+        return None
+    consent(workspace, sum(one.requests for one in waiting), len(waiting))
+    if not workspace.policy.sample.rows or gate_passed(workspace, workspace.frozen_plan()):
+        return None
+    tried = dry_run.tried(workspace, current)
+    lines += tried.lines
+    return None if tried.exit is Exit.OK else replace(tried, command="run", lines=tuple(lines))
+
+
+def _send(workspace: Workspace, current: queries.Run, lines: list[str]) -> BatchctlError | None:
+    """Submit what waits; what stopped it, if anything did."""
+    chunks = queries.chunks(workspace.ledger.db, current.id)
+    if not any(one.state in (*SENDABLE, ChunkState.INTENT) for one in chunks):
+        return None
+    if current.stopped:
+        workspace.options.note(f"{current.id} was cancelled; its waiting chunks are sent only by `batchctl submit`")
+        return None
+    provider = workspace.provider(workspace.frozen_plan())
+    try:
+        reconcile.settle(workspace, provider, current)
+        sent = send_waiting(workspace, provider, current)
+    except (ProviderError, OutcomeUnknown) as error:
+        return error
+    if sent.chunks:
+        lines.append(f"Sent {plural(len(sent.chunks), 'batch', 'batches')} to {provider.name}")
+    return sent.stopped_by

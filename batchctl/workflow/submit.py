@@ -1,0 +1,305 @@
+"""Creating batches: intent, call, receipt. One batch per waiting chunk, exactly once.
+
+A create leaves this machine only after its intent is committed and synced. An answer becomes a receipt; a certain
+refusal gives the chunk back; anything else leaves the intent open, and `reconcile` finds out. Nothing here is repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from batchctl.files import crash_point, sha256_of
+from batchctl.ledger import queries, transitions
+from batchctl.ledger.queries import Chunk
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.errors import (
+    BatchctlError,
+    ConsentMissing,
+    Exit,
+    GateFailed,
+    NotFound,
+    OutcomeUnknown,
+    Rejected,
+    StorageFailed,
+    Throttled,
+)
+from batchctl.model.ids import intent_id
+from batchctl.providers.guard import Guarded
+from batchctl.workflow import reconcile
+from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.workspace import Options, Workspace, opened
+
+FIRST_WINDOW = 8
+SENDS_AT_ONCE = 3
+SENDABLE = (ChunkState.PLANNED, ChunkState.UPLOADED)
+AT_PROVIDER = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one pass of sending did."""
+
+    chunks: list[int] = field(default_factory=list)
+    waiting: int = 0
+    why_waiting: str = ""
+    stopped_by: BatchctlError | None = None
+
+
+def submit(options: Options, *, plan_only: bool = False, max_batches: int | None = None) -> Report:
+    """Create a batch for each waiting chunk there is room for. `plan_only` prints what would be sent and sends nothing."""
+    with opened(options, write=True) as workspace:
+        run = workspace.run
+        workspace.lock()
+        chunks = queries.chunks(workspace.ledger.db, run.id)
+        waiting = [one for one in chunks if one.state in SENDABLE]
+        unsure = [one for one in chunks if one.state is ChunkState.INTENT]
+        note_edits(workspace)
+        if plan_only:
+            return _plan_report(workspace, run, waiting)
+        if waiting or unsure:
+            require_gate(workspace, waiting)
+            consent(workspace, sum(one.requests for one in waiting), len(waiting))
+        sent = Sent()
+        if run.stopped:
+            with workspace.ledger.transaction() as db:
+                transitions.stop(db, run.id, False, because="submit")
+        if waiting or unsure:
+            provider = workspace.provider(workspace.frozen_plan())
+            reconcile.settle(workspace, provider, run)
+            sent = send_waiting(workspace, provider, run, max_batches=max_batches)
+        if sent.stopped_by is not None:
+            raise sent.stopped_by
+        return _report(workspace, run, sent)
+
+
+def note_edits(workspace: Workspace) -> None:
+    """A job edited after it was prepared: what is sent is what was prepared, and a person should know."""
+    now, then = workspace.current_plan(), workspace.frozen_plan()
+    if now is not None and now.settings != then.settings:
+        workspace.options.note(
+            f"{workspace.run.id} was prepared with another prompt, schema, model or params than {workspace.job_path} "
+            f"has now; `batchctl prepare {workspace.job_path}` takes the change"
+        )
+
+
+def require_gate(workspace: Workspace, waiting: list[Chunk]) -> None:
+    """A dry run must have passed for what is about to be sent; reruns stand on the first one."""
+    from batchctl.workflow.prepare import gate_passed
+
+    sample = workspace.policy.sample
+    if not sample.rows:
+        return
+    for settings in {one.settings for one in waiting if one.attempt == 1}:
+        if not gate_passed(workspace, workspace.frozen_plan(settings)):
+            raise GateFailed(
+                "no dry run has passed for this prompt, schema, model and params",
+                where=f"run {workspace.run.id}",
+                effect="nothing was sent",
+                hint=f"`batchctl dry-run {workspace.run.id}` tries {plural(sample.rows, 'row')} live first "
+                "([sample] rows = 0 does without)",
+            )
+
+
+def consent(workspace: Workspace, requests: int, batches: int) -> None:
+    """A person's word before money is spent: `--yes`, or an answer at a terminal. The emulator bills nothing."""
+    if not requests:
+        return
+    plan = workspace.frozen_plan()
+    model = plan.job.model
+    if model.provider == "emulator" or workspace.options.yes:
+        return
+    question = (
+        f"Send {plural(requests, 'request')} in {plural(batches, 'batch', 'batches')} to {model.provider} "
+        f"({model.name})? The price is not known to batchctl."
+    )
+    if workspace.options.ask is not None and workspace.options.ask(question):
+        return
+    raise ConsentMissing(
+        f"sending {plural(requests, 'request')} to {model.provider} needs your word",
+        where=f"run {workspace.run.id}",
+        effect="nothing was sent",
+        hint="add --yes (or BATCHCTL_YES=1) when there is no terminal to ask at",
+    )
+
+
+def send_waiting(
+    workspace: Workspace,
+    provider: Guarded,
+    run: queries.Run,
+    *,
+    max_batches: int | None = None,
+    least_attempt: int = 1,
+) -> Sent:
+    """Send planned chunks in order while the window has room."""
+    db = workspace.ledger.db
+    sent = Sent()
+    waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE and one.attempt >= least_attempt]
+    for place, chunk in enumerate(waiting):
+        room = window(workspace, provider) - queries.in_flight(db)
+        if room <= 0 or (max_batches is not None and len(sent.chunks) >= max_batches):
+            sent.waiting = len(waiting) - place
+            sent.why_waiting = "waiting for room at the provider" if room <= 0 else "left for later (--max-batches)"
+            break
+        try:
+            state = _sent_for_certain(workspace, provider, run, chunk)
+        except (Throttled, Rejected, NotFound) as error:
+            sent.waiting = len(waiting) - place
+            sent.stopped_by = error
+            break
+        if state in SENDABLE:
+            sent.waiting = len(waiting) - place
+            sent.why_waiting = "not sent: their answers were lost, and no batch was made"
+            break
+        if state is not ChunkState.HELD:
+            sent.chunks.append(chunk.number)
+        workspace.options.progress("submit", place + 1, len(waiting))
+    return sent
+
+
+def _sent_for_certain(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> ChunkState:
+    """Send a chunk and settle a lost answer. One that is proved absent goes out again, a few times; its last state."""
+    for _ in range(SENDS_AT_ONCE):
+        if send(workspace, provider, run, chunk):
+            return ChunkState.SUBMITTED
+        reconcile.settle(workspace, provider, run)
+        chunk = next(one for one in queries.chunks(workspace.ledger.db, run.id) if one.number == chunk.number)
+        if chunk.state not in SENDABLE:
+            break
+    return chunk.state
+
+
+def window(workspace: Workspace, provider: Guarded) -> int:
+    """Batches allowed at the provider at once: the job's number, or what refusals have taught."""
+    own = workspace.policy.limits.in_flight
+    learnt = queries.window(workspace.ledger.db, provider.name)
+    return own if own is not None else learnt if learnt is not None else FIRST_WINDOW
+
+
+def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> bool:
+    """One chunk through stage, intent, create, receipt. False when the outcome of the create is unknown.
+
+    Raises what a certain refusal means; the chunk is planned again then. A kill anywhere leaves at most an open intent.
+    """
+    ledger = workspace.ledger
+    plan = workspace.frozen_plan(chunk.settings)
+    path = workspace.directory(run.id) / "chunks" / f"{chunk.number:04d}.jsonl"
+    if not path.is_file() or sha256_of(path) != chunk.sha256:
+        raise StorageFailed(
+            "a request file is not what was prepared",
+            where=str(path),
+            effect="it was not sent",
+            hint="restore it from a backup, or prepare the rows again",
+            code="damaged",
+        )
+    number = queries.sends(ledger.db, run.id, chunk.number) + 1
+    tag = intent_id(ledger.workspace, run.id, chunk.number, chunk.attempt, number, chunk.sha256)
+    staged = chunk.staged
+    account = workspace.account(provider)
+    if chunk.state is ChunkState.PLANNED or not staged:
+        crash_point("K4")
+        staged = provider.stage(path, name=f"{tag}.jsonl")
+        crash_point("K5")
+        with ledger.transaction() as db:
+            transitions.move(db, run.id, chunk.number, ChunkState.UPLOADED, because="input uploaded", staged=staged)
+        crash_point("K6")
+    workspace.still_ours()
+    with ledger.transaction() as db:
+        transitions.open_intent(
+            db,
+            intent=tag,
+            run=run.id,
+            chunk=chunk.number,
+            send=number,
+            staged=staged,
+            account=account,
+            sha256=chunk.sha256,
+            epoch=int(time.time()),
+        )
+    crash_point("K7")
+    try:
+        batch_id = provider.create(staged, endpoint=plan.endpoint, tag=tag, run=run.id, chunk=chunk.number)
+    except OutcomeUnknown as error:
+        workspace.options.note(f"chunk {chunk.number}: {error.what}; looking for it at {provider.name}")
+        return False
+    except BatchctlError as error:  # every other outcome of ours is a certain refusal
+        with ledger.transaction() as db:
+            transitions.give_back(db, tag, "refused", because=error.what)
+        raise
+    crash_point("K10")
+    if (owner := queries.claimed(ledger.db, batch_id)) is not None:
+        raise OutcomeUnknown(
+            f"{provider.name} answered with batch `{batch_id}`, which belongs to {owner}",
+            where=f"run {run.id}, chunk {chunk.number}",
+            effect="it stays held",
+            hint=f"`batchctl resolve {run.id}` shows what is known",
+        )
+    with ledger.transaction() as db:
+        transitions.accept(db, tag, batch_id, because="created")
+    crash_point("K11")
+    return True
+
+
+def chunk_lines(workspace: Workspace, run: queries.Run) -> Iterator[str]:
+    """One line per chunk, for summaries."""
+    intents = queries.last_intents(workspace.ledger.db, run.id)
+    for chunk in queries.chunks(workspace.ledger.db, run.id):
+        intent = intents.get(chunk.number)
+        batch = intent.batch_id if intent is not None and intent.batch_id else ""
+        vendor = intent.vendor_status if intent is not None and intent.vendor_status else ""
+        label = "chunk " + str(chunk.number) + (f" (attempt {chunk.attempt})" if chunk.attempt > 1 else "")
+        noun = "request " if chunk.requests == 1 else "requests"
+        yield f"  {label:<22} {chunk.state:<10} {chunk.requests:>8,} {noun}  {vendor:<12} {batch}".rstrip()
+
+
+def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -> Report:
+    total = sum(one.requests for one in waiting)
+    lines = [f"Would send {plural(total, 'request')} in {plural(len(waiting), 'batch', 'batches')}; nothing was sent"]
+    lines += [f"  chunk {one.number}   {one.requests:>8,} requests   {one.bytes / 1e6:,.1f} MB" for one in waiting]
+    return Report(
+        "submit",
+        run.id,
+        Exit.OK,
+        queries.balance(workspace.ledger.db, run.id),
+        no_cost(),
+        tuple(lines),
+        f"batchctl submit {run.id}",
+        {"plan": True, "would_send": [one.number for one in waiting]},
+        simulated=is_simulated(workspace),
+    )
+
+
+def is_simulated(workspace: Workspace) -> bool:
+    settings = queries.settings(workspace.ledger.db, workspace.run.id)
+    return any(one.provider == "emulator" for one in settings.values())
+
+
+def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:
+    db = workspace.ledger.db
+    balance = queries.balance(db, run.id)
+    chunks = queries.chunks(db, run.id)
+    pending = any(one.state in (*SENDABLE, *AT_PROVIDER) for one in chunks)
+    lines = [
+        f"Sent {plural(len(sent.chunks), 'batch', 'batches')}"
+        + (f", {plural(sent.waiting, 'chunk')} {sent.why_waiting}" if sent.waiting else "")
+    ]
+    lines += chunk_lines(workspace, run)
+    held = balance["held"] > 0
+    code = Exit.UNKNOWN if held else Exit.PENDING if pending else Exit.OK
+    following = f"batchctl resolve {run.id}" if held else f"batchctl poll {run.id} --wait"
+    if code is Exit.OK:
+        following = f"batchctl poll {run.id}"
+    elif not held and not any(one.state in AT_PROVIDER for one in chunks):
+        following = f"batchctl submit {run.id}"
+    return Report(
+        "submit",
+        run.id,
+        code,
+        balance,
+        no_cost(),
+        tuple(lines),
+        following,
+        {"sent": sent.chunks, "waiting": sent.waiting},
+        simulated=is_simulated(workspace),
+    )

@@ -1,0 +1,256 @@
+"""Judge what came back, write `results.jsonl` and the rerun file. Free, repeatable, sends nothing.
+
+The schema is the one in the job file now: a schema that was wrong is corrected and the stored answers are judged again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from batchctl.chunks import segments
+from batchctl.chunks.write import copies_name, rows_name
+from batchctl.files import crash_point, replacing, sha256_of
+from batchctl.ledger import queries, transitions
+from batchctl.ledger.queries import Chunk
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.errors import Exit, StorageFailed, UsageError
+from batchctl.model.rows import FAILED, Reason, RowState
+from batchctl.workflow.judge import Task, judge_chunk
+from batchctl.workflow.poll import sends_by_itself
+from batchctl.workflow.prepare import RERUN_COLUMNS
+from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.results import write_results
+from batchctl.workflow.submit import SENDABLE, is_simulated
+from batchctl.workflow.workspace import Options, Plan, Workspace, opened
+
+
+def validate(options: Options, *, again: bool = False, rerun_file: str | None = None) -> Report:
+    """Judge every collected chunk that is not judged yet, or not with this schema; `again` judges all."""
+    check_target(rerun_file)
+    with opened(options, write=True) as workspace:
+        run = workspace.run
+        workspace.lock()
+        quarantined = judged(workspace, run, again=again)
+        write_results(workspace.state, workspace.ledger.db, run)
+        if rerun_file is not None:
+            copy_rerun(workspace.directory(run.id) / "rerun.jsonl", Path(rerun_file))
+        return report(workspace, run, "validate", quarantined=quarantined)
+
+
+def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Counter[str]:
+    """Judge what needs it; each chunk's verdicts count from its own transaction on. Lines that joined nothing, by kind."""
+    db = workspace.ledger.db
+    chunks = queries.chunks(db, run.id)
+    current = workspace.current_plan()
+    quarantined: Counter[str] = Counter()
+    waiting = []
+    for chunk in chunks:
+        if chunk.state not in (ChunkState.FETCHED, ChunkState.APPLIED):
+            continue
+        plan = current or workspace.frozen_plan(chunk.settings)
+        if again or chunk.state is ChunkState.FETCHED or chunk.judged_with != judging_digest(plan):
+            waiting.append((chunk, plan))
+    for done, (chunk, plan) in enumerate(waiting, 1):
+        _intact(workspace, chunk)
+        task = _task(workspace, chunk, plan, superseded(workspace, chunk, chunks))
+        result = judge_chunk(task)
+        crash_point("K14b")
+        quarantined.update(result.quarantined)
+        with workspace.ledger.transaction() as transaction:
+            transitions.apply(
+                transaction,
+                run.id,
+                chunk.number,
+                verdicts_sha256=result.sha256,
+                judged_with=judging_digest(plan),
+                tallies=result.tallies,
+                usage=result.usage,
+                because="judged" if chunk.state is ChunkState.FETCHED else "judged again",
+            )
+        crash_point("K15")
+        workspace.options.progress("validate", done, len(waiting))
+    return quarantined
+
+
+def judging_digest(plan: Plan) -> str:
+    """What verdicts depend on beside the results: a change judges stored answers again, free."""
+    job = plan.job
+    parts = [plan.schema_sha256 or "", job.output.parse, str(job.review.refused), "1"]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _task(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array | None) -> Task:
+    settings = queries.settings(workspace.ledger.db, chunk.run)[chunk.settings]
+    directory = workspace.directory(chunk.run)
+    names = sorted(chunk.results)
+    sent_with = workspace.frozen_plan(chunk.settings)
+    return Task(
+        chunks=directory / "chunks",
+        results=directory / "results",
+        number=chunk.number,
+        attempt=chunk.attempt,
+        requests=chunk.requests,
+        copies=chunk.copies,
+        files=tuple(one for one in names if one.endswith(".jsonl")),
+        endpoint=settings.endpoint,
+        mode=sent_with.job.output.mode,
+        schema_text=None if plan.schema_text is None else plan.schema_text.encode(),
+        schema_where=plan.where["schema"],
+        parse=plan.job.output.parse,
+        review_refused=plan.job.review.refused,
+        superseded=superseded,
+        refused=next((one for one in names if one.endswith(".refused.json")), None),
+    )
+
+
+def _intact(workspace: Workspace, chunk: Chunk) -> None:
+    """Results are judged only if they are the bytes that were collected."""
+    directory = workspace.directory(chunk.run)
+    wanted = {directory / "results" / name: sha256 for name, sha256 in chunk.results.items()}
+    wanted[directory / "chunks" / rows_name(chunk.number)] = chunk.rows_sha256
+    if chunk.copies_sha256:
+        wanted[directory / "chunks" / copies_name(chunk.number)] = chunk.copies_sha256
+    for path, sha256 in wanted.items():
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise StorageFailed(
+                "a stored file is not what was collected",
+                where=str(path),
+                effect="nothing was judged from it",
+                hint="restore it from a backup; `batchctl check` names everything that is damaged",
+                code="damaged",
+            )
+
+
+def superseded(workspace: Workspace, chunk: Chunk, chunks: list[Chunk]) -> pa.Array | None:
+    """Positions that newer chunks of the run have taken over."""
+    newer = [one for one in chunks if one.number > chunk.number and one.attempt > chunk.attempt]
+    if not newer:
+        return None
+    base = workspace.directory(chunk.run) / "chunks"
+    arrays = []
+    for one in newer:
+        arrays += segments.column(base / rows_name(one.number), "position").chunks
+        if one.copies:
+            arrays += segments.column(base / copies_name(one.number), "position").chunks
+    return pa.chunked_array(arrays, pa.int64()).combine_chunks()
+
+
+KINDS: dict[str, Literal["csv", "jsonl", "parquet"]] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+
+
+def check_target(name: str | None) -> None:
+    """Before any work: a place for a copy of the rerun file that cannot be written is said at once."""
+    if name is None:
+        return
+    target = Path(name)
+    if target.suffix.lower() not in KINDS:
+        raise UsageError(
+            f"cannot tell the format of `{target.name}`",
+            where=str(target),
+            effect="nothing was done",
+            hint="end its name in .csv, .jsonl or .parquet",
+        )
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"there is no directory `{target.parent}`",
+            where="--rerun-file",
+            effect="nothing was done",
+            hint="create it, or name another place",
+        )
+
+
+def copy_rerun(source: Path, target: Path) -> None:
+    """The rerun file in another place and form: CSV, JSONL or Parquet by suffix, which `check_target` has seen."""
+    import orjson
+
+    from batchctl.tables.writers import write_rows
+
+    if not source.is_file():
+        raise UsageError(
+            "this run has no rerun file yet",
+            where=str(source),
+            effect="nothing was written",
+            hint=f"`batchctl validate {source.parent.name}` writes it",
+        )
+    columns: dict[str, None] = {}
+    with source.open("rb") as file:
+        for line in file:
+            columns.update(dict.fromkeys(orjson.loads(line)))
+    if not columns:  # no row has failed: the same table, empty
+        with source.with_name("results.jsonl").open("rb") as file:
+            first = file.readline()
+        columns = dict.fromkeys([*(orjson.loads(first)["row"] if first else ()), *RERUN_COLUMNS])
+    with source.open("rb") as file, replacing(target) as out:
+        write_rows(KINDS[target.suffix.lower()], out, (line.rstrip(b"\n") for line in file), columns=tuple(columns))
+
+
+def report(
+    workspace: Workspace,
+    run: queries.Run,
+    command: str,
+    *,
+    quarantined: Counter[str] | None = None,
+    first: tuple[str, ...] = (),
+) -> Report:
+    """The state of a run after judging: counts by state and reason, and what to do next."""
+    db = workspace.ledger.db
+    balance = queries.balance(db, run.id)
+    reasons = queries.reasons(db, run.id)
+    rows = max(balance["rows"], 1)
+    lines = [*first]
+    lines.append(f"  completed          {balance[RowState.COMPLETED]:>10,}   {balance[RowState.COMPLETED] / rows:.1%}")
+    lines += [f"  {reason:<18} {count:>10,}" for reason, count in reasons.items()]
+    for kind, count in sorted((quarantined or {}).items()):
+        lines.append(f"  note: {plural(count, 'result line')} joined no row ({kind}); kept in results/")
+    failed = sum(balance[state] for state in FAILED)
+    directory = workspace.directory(run.id)
+    lines.append(f"Wrote {directory / 'results.jsonl'} ({plural(balance['rows'], 'row')})")
+    if failed:
+        lines.append(f"Wrote {directory / 'rerun.jsonl'} ({plural(failed, 'failed row')})")
+    code, following = _next(workspace, run, balance, failed, reasons)
+    facts = {
+        "reasons": reasons,
+        "failed": failed,
+        "results": str(directory / "results.jsonl"),
+        "rerun": str(directory / "rerun.jsonl"),
+        "quarantined": dict(quarantined or {}),
+        "usage": usage(db, run.id),
+    }
+    return Report(
+        command, run.id, code, balance, no_cost(), tuple(lines), following, facts, simulated=is_simulated(workspace)
+    )
+
+
+def usage(db: object, run_id: str) -> dict[str, int]:
+    """Token sums over every attempt of a run, failures included."""
+    total: Counter[str] = Counter()
+    for chunk in queries.chunks(db, run_id):  # type: ignore[arg-type]
+        total.update(chunk.usage)
+    return dict(total)
+
+
+def _next(
+    workspace: Workspace, run: queries.Run, balance: dict[str, int], failed: int, reasons: dict[str, int]
+) -> tuple[Exit, str]:
+    states = {one.state for one in queries.chunks(workspace.ledger.db, run.id)}
+    if balance[RowState.HELD]:
+        return Exit.UNKNOWN, f"batchctl resolve {run.id}"
+    if states & set(SENDABLE) and not sends_by_itself(workspace, run) and not balance[RowState.SUBMITTED]:
+        return Exit.PENDING, f"batchctl submit {run.id}"
+    if balance[RowState.QUEUED] or balance[RowState.SUBMITTED]:
+        return Exit.PENDING, f"batchctl poll {run.id} --wait"
+    if failed and set(reasons) == {Reason.EXPIRED}:
+        return Exit.DEADLINE, f"batchctl rerun {run.id} --only expired"
+    if failed:
+        return Exit.ATTENTION, f"batchctl rerun {run.id}"
+    if balance[RowState.REVIEW_REQUIRED]:
+        return (
+            Exit.ATTENTION,
+            f"look at the rows in `review_required` in {workspace.directory(run.id) / 'results.jsonl'}",
+        )
+    return Exit.OK, f"use {workspace.directory(run.id) / 'results.jsonl'}"

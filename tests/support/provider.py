@@ -1,0 +1,154 @@
+"""The emulator as the provider of a test, and as the witness of what it was asked and what it billed.
+
+The books are read from its state directory, so they can also be read after it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from batchctl.emulator import Emulator, Settings, billed_rows, read_witness, requests_seen
+
+PATIENCE_SECONDS = 60.0
+
+
+class Books:
+    """What a provider knows of one run (or, without one, of everything): the judge of every test about money."""
+
+    def __init__(self, state: Path, run: str | None = None) -> None:
+        self.state = state
+        self.run = run
+
+    @property
+    def creates(self) -> list[dict[str, Any]]:
+        """Every batch that was created, oldest first, acted upon or not."""
+        made = read_witness(self.state)["creates"]
+        return [one for one in made if self.run is None or (one["metadata"] or {}).get("batchctl_run") == self.run]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row that was billed in a batch."""
+        ours = {one["id"] for one in self.creates}
+        return [one for one in billed_rows(self.state) if one["batch_id"] in ours]
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How often each request body was billed: needs no word of ours, only that the texts differ."""
+        return Counter(one["digest"] for one in self.rows)
+
+    @property
+    def live(self) -> int:
+        return int(read_witness(self.state)["live_calls"])
+
+
+class Provider:
+    """An emulator that serves at `url`, and what a test may do to it."""
+
+    def __init__(self, url: str, state: Path) -> None:
+        self.url = url
+        self.state = state
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    def books(self, run: str | None = None) -> Books:
+        return Books(self.state, run)
+
+    def calls(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
+        """Calls in the order they were answered."""
+        seen = requests_seen(self.state)
+        return [one for one in seen if one["method"].startswith(method) and one["path"].startswith(path)]
+
+    def fault(self, on: str, do: str, **more: Any) -> None:
+        """A scripted fault on the calls that fit, counted from now on."""
+        self.ask("POST", "/emulator/faults", {"on": on, "do": do, **more})
+
+    def clear_faults(self) -> None:
+        self.ask("DELETE", "/emulator/faults")
+
+    def force(self, batch_id: str, **fields: Any) -> Any:
+        """Put a batch where a test needs it: an end, an unknown status, other fields; see `openai_wire.force`."""
+        return self.ask("POST", f"/emulator/batches/{batch_id}", fields)
+
+    def ask(self, method: str, path: str, body: Any = None, *, key: str = "sk-test") -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+            return json.loads(answer.read())
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+
+class ProviderThread(Provider):
+    """An emulator in this process: quick to start, for tests that need settings of their own."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self._emulator = Emulator(directory / "emulator", Settings.from_mapping(settings))
+        super().__init__(self._emulator.start(), directory / "emulator")
+
+    def stop(self) -> None:
+        self._emulator.stop()
+
+
+class ProviderProcess(Provider):
+    """`batchctl emulator` as its users run it."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        faults = directory / "settings.json"
+        faults.write_text(json.dumps(settings))
+        argv = ["-m", "batchctl", "emulator", "--port", "0", "--state", str(directory), "--faults", str(faults)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", *argv],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            bufsize=0,
+        )
+        assert self._process.stderr is not None
+        text = b""
+        while b"/v1" not in text:
+            assert select.select([self._process.stderr], [], [], PATIENCE_SECONDS)[0], "the emulator did not start"
+            block = self._process.stderr.read(4096)
+            assert block, text.decode()
+            text += block
+        super().__init__(text.decode().split("emulator at ")[1].split("/v1")[0], directory / "emulator")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(PATIENCE_SECONDS)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+def until(what: Callable[[], Any], why: str = "it never came") -> Any:
+    """Look again until there is something; for facts another process writes. The end is certain, the pause grows."""
+    end, pause = time.monotonic() + PATIENCE_SECONDS, 0.002
+    while not (found := what()):
+        assert time.monotonic() < end, why
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return found
+
+
+def most_at_once(books: Iterable[tuple[float, float]]) -> int:
+    """The most intervals (start, end) that share an instant."""
+    steps = sorted([(start, 1) for start, _ in books] + [(end, -1) for _, end in books])
+    running = most = 0
+    for _, step in steps:
+        running += step
+        most = max(most, running)
+    return most
