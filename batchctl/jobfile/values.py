@@ -6,7 +6,6 @@ decides whether a value may be shown.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from decimal import Decimal
@@ -16,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from batchctl.model.addresses import is_loopback
 
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZES_BY_FOLDED_NAME = {name.casefold(): size for name, size in _SIZES.items()}
@@ -152,15 +153,6 @@ def base_url(value: Any) -> str:
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
         raise wanted(message)
     return value
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def json_table(value: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from batchctl.model.addresses import is_loopback
 from batchctl.model.batches import (
     BatchState,
     BatchStatus,
@@ -204,6 +204,7 @@ class OpenAIBatch:
             http_client=openai.DefaultHttpxClient(
                 base_url=self._base_url,
                 follow_redirects=False,
+                trust_env=not is_loopback(urlsplit(self._base_url).hostname),  # a proxy is for what leaves this machine
                 timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             ),
         )
@@ -360,10 +361,6 @@ class OpenAIBatch:
 def _host(base_url: str) -> str:
     """Host and port of an address, without the credentials that may stand before them."""
     return urlsplit(base_url).netloc.rpartition("@")[2]
-
-
-def is_loopback(host: str | None) -> bool:
-    return host in ("localhost", "::1") or bool(host and re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def check_address(base_url: str) -> None:
