@@ -52,6 +52,10 @@ def copies_name(number: int) -> str:
     return f"{number:04d}.copies.parquet"
 
 
+def verdicts_name(number: int, attempt: int) -> str:
+    return f"{number:04d}.a{attempt}.verdicts.parquet"
+
+
 class Packer:
     """Writes chunks into `directory`. Use as a context manager; `chunks` is complete after a clean exit."""
 

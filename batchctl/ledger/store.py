@@ -75,11 +75,11 @@ class Ledger:
                     if not db.execute("PRAGMA user_version").fetchone()[0]:  # else: another process was first
                         db.close()
                         raise
+            if version == 0 and not create:  # another process is about to make it
+                db.close()
+                return None
             if read_only:
                 db.execute("PRAGMA query_only = ON")
-                if version == 0:
-                    db.close()
-                    return None
                 return ledger
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -133,6 +133,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise Locked(
+                "another process is writing the ledger and does not end",
+                where=str(path),
+                effect="nothing was done",
+                hint="let it finish, or look for a process that hangs: `fuser` names it",
+            ) from error
         raise ledger_failed(error, path) from error
     except OSError as error:
         raise storage_failed(error, path) from error

@@ -183,6 +183,11 @@ class OpenAIBatch:
         """A gateway may repeat what it was sent; the key must not get into a message."""
         return text.replace(self._api_key, "[key]") if self._api_key else text
 
+    def _kept(self, answer: Any) -> Any:
+        """An answer as it may be stored: without our key, should the other side repeat it."""
+        text = orjson.dumps(answer).decode()
+        return orjson.loads(self._without_key(text)) if self._api_key and self._api_key in text else answer
+
     def close(self) -> None:
         if "_sdk" in self.__dict__:
             self._sdk.close()
@@ -296,9 +301,8 @@ class OpenAIBatch:
             transient = error.status_code in (401, 403, 404, 408, 409, 429) or error.status_code >= 500
             if transient or error.status_code < 400:
                 raise
-            refusal = orjson.loads(self._without_key(orjson.dumps({"error": error.body}).decode()))  # it is stored
-            return LiveAnswer(error.status_code, refusal, time.monotonic() - started)
-        return LiveAnswer(200, answer, time.monotonic() - started)
+            return LiveAnswer(error.status_code, self._kept({"error": error.body}), time.monotonic() - started)
+        return LiveAnswer(200, self._kept(answer), time.monotonic() - started)
 
     # --- what an exception means ----------------------------------------------------------------------------------
 

@@ -81,16 +81,19 @@ class Reader(Protocol):
 
 
 class Source:
-    """The rows of all files of a source, in order. Every method reads the files anew."""
+    """The rows of all files of a source, in order. Every method reads the files anew.
+
+    `columns` are those of the files, `selected` those its rows have; None where only the rows tell (JSON Lines).
+    """
 
     def __init__(
         self, files: Sequence[SourceFile], readers: Sequence[Reader], columns: tuple[str, ...] | None, selected: Any
     ) -> None:
         self.names = tuple(file.name for file in files)
         self.columns = columns
+        self.selected: tuple[str, ...] | None = selected
         self._files = tuple(files)
         self._readers = tuple(readers)
-        self._selected = selected
 
     def batches(self) -> Iterator[RowBatch]:
         """Stream the rows, at most 2,000 a batch and about 1 MB of text where the rows are not longer than that.
@@ -100,7 +103,7 @@ class Source:
         """
         first = 0
         for reader in self._readers:
-            for rows in reader.batches(self._selected):
+            for rows in reader.batches(self.selected):
                 yield RowBatch(first, rows)
                 first += len(rows)
         if not first:
@@ -139,19 +142,6 @@ class Source:
         """
         facts = [(file.name, *astuple(file.identity)) for file in self._files]
         return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' base names and bytes, in order; a moved source is the same."""
-        digest = hashlib.sha256()
-        for file in self._files:
-            name = file.path.name.encode(errors="surrogateescape")
-            digest.update(
-                b"%d:%s %d:" % (len(name), name, file.identity.size_bytes)
-            )  # lengths: no two lists look alike
-            for piece in file.pieces():
-                digest.update(piece)
-            file.check_still_unchanged()
-        return digest.hexdigest()
 
 
 def _count(reader: Reader) -> int:

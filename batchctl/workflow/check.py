@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchctl.chunks.write import copies_name, lines_name, rows_name
+from batchctl.chunks.write import copies_name, lines_name, rows_name, verdicts_name
 from batchctl.files import sha256_of
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
-from batchctl.workflow.prepare import verdicts_name
 from batchctl.workflow.reports import Report, no_cost, plural
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from batchctl.chunks import segments
 from batchctl.chunks.segments import VERDICTS, SegmentWriter
-from batchctl.chunks.write import copies_name, rows_name
+from batchctl.chunks.write import copies_name, rows_name, verdicts_name
 from batchctl.files import BLOCK_BYTES, sync_directory
 from batchctl.judging.decide import Judge
 from batchctl.judging.extract import Extracted, openai_line
@@ -178,7 +178,7 @@ def _judge(task: Task, *, exact: bool) -> Judged:
     found = index(paths, ids, exact=exact)
     complaints = _complaints(task)
     counter = _Counter(task)
-    target = task.results / f"{task.number:04d}.a{task.attempt}.verdicts.parquet"
+    target = task.results / verdicts_name(task.number, task.attempt)
     part = target.with_name(target.name + ".part")
     results = _Results(paths)
     try:

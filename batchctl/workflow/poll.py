@@ -54,8 +54,9 @@ def looked(workspace: Workspace, run: queries.Run) -> Pass:
     """`poll` in an open workspace: once, or until done when the options say wait."""
     options = workspace.options
     total = Pass()
-    if not unfinished(workspace, run):
-        return total
+    held = any(one.state is ChunkState.HELD for one in queries.chunks(workspace.ledger.db, run.id))
+    if not held and not unfinished(workspace, run):
+        return total  # a held one gets one look a command: its batch may turn up in the list
     provider = workspace.provider(workspace.frozen_plan())
     pause = options.seconds("BATCHCTL_POLL_SECONDS", 0.2 if is_simulated(workspace) else POLL_SECONDS)
     end = None if options.max_wait_seconds is None else time.monotonic() + options.max_wait_seconds

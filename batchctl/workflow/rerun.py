@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from batchctl import jobfile
 from batchctl.chunks import segments
 from batchctl.chunks.segments import COPIES, SegmentWriter
-from batchctl.chunks.write import Packed, Packer, copies_name, lines_name, rows_name
+from batchctl.chunks.write import Packed, Packer, copies_name, lines_name, rows_name, verdicts_name
 from batchctl.files import make_directory, sync_directory, sync_file
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
@@ -31,8 +31,8 @@ from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Unusable
 from batchctl.workflow import reconcile
 from batchctl.workflow.poll import Pass, looked
-from batchctl.workflow.prepare import chunk_limits, line_splice, new_chunk, row_encoder, settings_row, verdicts_name
 from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk, row_encoder, settings_row
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
 from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
@@ -229,9 +229,11 @@ class _Rerun:
         if row.elsewhere:
             return None, f"{row.reason}: a later run of the job has them"
         if row.retry in REPEATABLE:
-            if row.retry == Retry.TRANSIENT and row.attempt > self.retry.transient:
-                return None, f"{row.reason}: {row.attempt} attempts used up ([retry] transient)"
-            return self._with(row.settings), ""
+            if row.retry != Retry.TRANSIENT or row.attempt <= self.retry.transient:
+                return self._with(row.settings), ""
+            if self.current.settings == row.settings:
+                return None, f"{row.reason}: {plural(row.attempt, 'attempt')} used up ([retry] transient)"
+            return self._with_plan(self.current), ""
         if row.reason == Reason.TRUNCATED and self.truncated_plan is not None:
             limit = self.retry.truncated.attempts if self.retry.truncated else 0
             if self.truncated_plan.settings != row.settings and row.attempt <= limit:

@@ -20,12 +20,11 @@ import orjson
 
 from batchctl.chunks import segments
 from batchctl.chunks.segments import RandomRows
-from batchctl.chunks.write import copies_name, rows_name
+from batchctl.chunks.write import copies_name, rows_name, verdicts_name
 from batchctl.files import replacing
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import FAILED
-from batchctl.workflow.prepare import verdicts_name
 
 FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
 VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at")

@@ -22,8 +22,8 @@ from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.model.rows import FAILED, Reason, RowState
 from batchctl.workflow.judge import Task, judge_chunk
 from batchctl.workflow.poll import sends_by_itself
-from batchctl.workflow.prepare import RERUN_COLUMNS
 from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.requests import RERUN_COLUMNS
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, is_simulated
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened

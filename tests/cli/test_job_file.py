@@ -76,7 +76,6 @@ def test_an_id_column_that_is_not_there(desk: Desk, column: str) -> None:
     assert ("did you mean `message_id`?" in done.err) == (column == "mesage_id")
 
 
-@pytest.mark.xfail(reason="prepare knows all columns of the file, not those that [source] columns leaves", strict=True)
 def test_a_prompt_that_uses_a_column_left_out(desk: Desk) -> None:
     desk.job(('id = "message_id"', 'id = "message_id", columns = ["message_id", "subject"]'))
     done = desk.fails(2, "prepare")

@@ -38,7 +38,7 @@ def test_leaving_while_a_batch_runs(
     assert desk.run("status", "--json", code=8).json["balance"]["submitted"] == 3
     [batch] = provider_at_work.books().creates
     assert batch["status"] in ("validating", "in_progress"), "it was not cancelled"
-    provider_at_work.force(batch["id"], end="completed")
+    provider_at_work.force(batch["id"], status="completed")
     done = desk.run("run", "--wait", "--json", code=0)
     assert done.json["balance"]["completed"] == 3
     assert len(provider_at_work.books().creates) == 1
@@ -55,7 +55,7 @@ def test_ctrl_c_twice(desk: Desk, provider_at_work: Provider) -> None:
     assert process.returncode in (130, -signal.SIGINT)
     assert desk.run("status", "--json", code=8).json["balance"]["submitted"] == 3
     [batch] = provider_at_work.books().creates
-    provider_at_work.force(batch["id"], end="completed")
+    provider_at_work.force(batch["id"], status="completed")
     desk.run("run", "--wait", code=0)
 
 
@@ -68,7 +68,7 @@ def test_leaving_while_the_provider_is_silent(desk: Desk, provider_at_work: Prov
     desk.finish(process, "run", "--wait", code=130)
     assert desk.run("status", "--json", code=11).json["balance"]["held"] == 3
     [batch] = provider_at_work.books().creates
-    provider_at_work.force(batch["id"], end="completed")
+    provider_at_work.force(batch["id"], status="completed")
     assert "adopted, nothing sent again" in desk.run("run", "--wait", code=0).err
     assert len(provider_at_work.books().creates) == 1
 

@@ -237,7 +237,6 @@ def test_duplicates_by_choice(desk: Desk) -> None:
     assert states == [("A", "completed", "1"), ("B", "completed", "2"), ("A", "rejected", "3")]
 
 
-@pytest.mark.xfail(reason="the digest that tells an unchanged source has only the usable rows in it", strict=True)
 def test_a_source_that_grew_by_a_row_that_cannot_be_sent(desk: Desk) -> None:
     """Every source row is somewhere: the new one is among the rejected."""
     desk.job(("messages.csv", "rows.jsonl"), ('id = "message_id"', 'id = "message_id", max_rejects = "50%"'))
@@ -255,7 +254,6 @@ def test_a_source_cut_short_by_its_compression(desk: Desk) -> None:
     assert "damaged or incomplete" in desk.fails(2, "prepare").err
 
 
-@pytest.mark.xfail(reason="_Rejects opens its file before there is a reject and closes it only at the end", strict=True)
 def test_a_prepare_that_ends_early_leaves_no_file_open(desk: Desk) -> None:
     desk.write("messages.csv", HEAD)
     shown = subprocess.run([*BATCHCTL, "prepare"], cwd=desk.path, env=desk.env, capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""Finding files, telling formats, many files, compression, fingerprints, and faults 101 and 102."""
+"""Finding files, telling formats, many files, compression, and faults 101 and 102."""
 
 import gzip
 import io
@@ -236,18 +236,6 @@ def test_stdin_is_copied_first(folder: Folder, monkeypatch: pytest.MonkeyPatch) 
 def test_stdin_needs_a_format_and_a_place(folder: Folder) -> None:
     assert 'format = "jsonl"' in refusal(folder, "-", spool=folder.path).hint
     refusal(folder, "-", format="jsonl")
-
-
-def test_fingerprints(folder: Folder) -> None:
-    folder.write("a.csv", "id\n1\n")
-    folder.write("copy/a.csv", "id\n1\n")
-    folder.write("b.csv", "id\n1\n")
-    folder.write("other/a.csv", "id\n2\n")
-    prints = [folder.source(name).fingerprint() for name in ("a.csv", "copy/a.csv", "b.csv", "other/a.csv")]
-    assert prints[0] == prints[1]
-    assert len(set(prints)) == 3
-    assert folder.source("a.csv", "b.csv").fingerprint() != folder.source("b.csv", "a.csv").fingerprint()
-    assert len(prints[0]) == 64
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.csv.gz"])

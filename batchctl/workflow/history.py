@@ -1,0 +1,70 @@
+"""Rows that earlier runs of a job have: what is settled or under way is not bought again.
+
+Earlier segments are read one chunk at a time: memory holds two chunks' ids and keys, however long the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchctl.chunks import segments
+from batchctl.chunks.write import copies_name, rows_name, verdicts_name
+from batchctl.ledger import queries
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.rows import RowState
+from batchctl.workflow.workspace import Workspace
+
+DONE = (RowState.COMPLETED, RowState.PUBLISHED)
+SETTLED = (*DONE, RowState.REVIEW_REQUIRED, RowState.INVALID_OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """For each row asked about, in the same order, one boolean array a question."""
+
+    key: pa.Array  # its record key is settled or under way in an earlier run
+    id_elsewhere: pa.Array  # its id was completed under other settings
+    id_here: pa.Array  # its id was completed under these settings
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The earlier runs of a job. `settled` are the states in which a row is not sent again."""
+
+    workspace: Workspace
+    runs: Sequence[queries.Run]
+    settings: str
+    settled: tuple[RowState, ...]
+
+    def met(self, ids: pa.Array, keys: pa.Array) -> Met:
+        """What the earlier runs have of these rows."""
+        key = elsewhere = here = pa.array([False] * len(ids))
+        for run in self.runs:
+            for chunk in queries.chunks(self.workspace.ledger.db, run.id):
+                for seen_ids, seen_keys, done in self._rows(run, chunk):
+                    key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))
+                    hit = pc.is_in(ids, value_set=seen_ids.filter(done))
+                    if chunk.settings == self.settings:
+                        here = pc.or_(here, hit)
+                    else:
+                        elsewhere = pc.or_(elsewhere, hit)
+        return Met(key, elsewhere, here)
+
+    def _rows(self, run: queries.Run, chunk: queries.Chunk) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
+        """Ids of a chunk, the keys that must not be sent again, and which ids are completed."""
+        directory = self.workspace.state / run.id
+        names = [rows_name(chunk.number), *([copies_name(chunk.number)] if chunk.copies else [])]
+        for name in names:
+            table = segments.read(directory / "chunks" / name, ["id", "key", "line"])
+            ids, keys = (table.column(one).combine_chunks() for one in ("id", "key"))
+            if chunk.state is not ChunkState.APPLIED:
+                yield ids, keys, pa.array([False] * len(ids))
+                continue
+            verdicts = directory / "results" / verdicts_name(chunk.number, chunk.attempt)
+            states = segments.column(verdicts, "state").combine_chunks().take(table.column("line").combine_chunks())
+            kept = pc.is_in(states, value_set=pa.array([str(one) for one in self.settled]))
+            yield ids, keys.filter(kept), pc.equal(states, str(RowState.COMPLETED))

@@ -1,0 +1,418 @@
+"""The rows of a source packed into request chunks, in a directory nobody else looks at yet.
+
+One streaming pass packs rows into chunks; then rows that must not be sent are found (repeated ids, identical requests,
+rows an earlier run has), and only if there are any the chunks are packed once more without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchctl.chunks import segments
+from batchctl.chunks.duplicates import COPY, KEEP, KNOWN, REJECT, Fates, Leaders, Spill, place_of
+from batchctl.chunks.segments import COPIES, SegmentWriter
+from batchctl.chunks.write import Packed, Packer, copies_name, rows_name, stored
+from batchctl.files import make_directory
+from batchctl.ledger import queries
+from batchctl.ledger.transitions import NewChunk
+from batchctl.model.errors import ConsentMissing, UsageError
+from batchctl.model.ids import id_digest, record_key
+from batchctl.model.rows import Unusable
+from batchctl.tables.source import Source
+from batchctl.workflow.history import DONE, SETTLED, History
+from batchctl.workflow.rejects import Rejects
+from batchctl.workflow.reports import plural
+from batchctl.workflow.requests import (
+    RERUN_COLUMNS,
+    batch_encoder,
+    chunk_limits,
+    identifier,
+    line_splice,
+    new_chunk,
+)
+from batchctl.workflow.workspace import Plan, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a `prepare` made: counts of source rows, and the chunks for the ledger."""
+
+    seen: int
+    rejected: int
+    known: int
+    chunks: tuple[NewChunk, ...]
+    rejects_by_reason: Mapping[str, int]
+    changed: int = 0
+
+
+class Packing:
+    """One `prepare`: the state its steps share."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        plan: Plan,
+        source: Source,
+        run_id: str,
+        part: Path,
+        before: list[queries.Run],
+        *,
+        rejects: Rejects,
+        from_file: bool,
+    ) -> None:
+        self.workspace = workspace
+        self.plan = plan
+        self.source = source
+        self.run_id = run_id
+        self.part = part
+        self.before = before
+        self.from_file = from_file
+        self.codec = plan.codec()
+        self.limits = chunk_limits(plan)
+        self.splice, self.notes = line_splice(plan, _usable(source.selected))
+        self.seen = 0
+        self.rows_sha256 = ""
+        self._all_rows = hashlib.sha256()
+        self.rejects = rejects
+        self.id_columns = plan.job.source.id
+        _check_id_columns(self.id_columns, source, plan)
+
+    def read(self) -> list[Packed]:
+        """The one pass over the source: rows packed into chunks, their digests spilled."""
+        with ExitStack() as stack:
+            self.ids = stack.enter_context(Spill(self.part / "ids.spill"))
+            self.requests = stack.enter_context(Spill(self.part / "requests.spill"))
+            packed = self._pack_source(self.part / "chunks")
+        self.rows_sha256 = self._all_rows.hexdigest()
+        return packed
+
+    def build(self, packed: list[Packed], *, resend_changed: bool, keep_done: bool) -> Outcome:
+        """Leave out what must not be sent, check what was written, describe it for the ledger."""
+        chunks = self.part / "chunks"
+        ids, requests = self.ids, self.requests
+        fates = Fates(ids.count)
+        suffixes = self._repeated_ids(ids, fates, packed)
+        changed = self._known(packed, fates, suffixes, resend_changed=resend_changed, keep_done=keep_done)
+        leaders = self._identical(requests, fates)
+        self._check_rejects()
+        ids.path.unlink()
+        requests.path.unlink()
+        made: dict[int, int] = {}
+        if not fates.untouched or suffixes:
+            packed, made = self._repack(packed, fates, suffixes, leaders)
+        self.rejects.finish()
+        check = self.codec.check_line
+        endpoint, model = self.plan.endpoint, self.plan.job.model.name
+        new = [
+            self._new_chunk(chunks, chunk, made.get(chunk.number, 0), lambda line: check(line, endpoint, model))
+            for chunk in packed
+        ]
+        return Outcome(self.seen, self.rejects.count, fates.count(KNOWN), tuple(new), self.rejects.by_reason, changed)
+
+    def _new_chunk(self, directory: Path, chunk: Packed, copies: int, check: Callable[[bytes], str | None]) -> NewChunk:
+        return new_chunk(directory, chunk, copies, check, attempt=1, settings=self.plan.settings, splice=self.splice)
+
+    # --- pass one -------------------------------------------------------------------------------------------------
+
+    def _pack_source(self, directory: Path) -> list[Packed]:
+        max_rows = self.plan.job.limits.max_rows
+        identify = identifier(self.id_columns)
+        encode = batch_encoder(self.splice, self.limits.line_bytes)
+        with self._packer(directory) as packer:
+            for batch in self.source.batches():
+                rows: list[Any] = batch.rows
+                if self.from_file:
+                    rows = [_without_reasons(row) for row in rows]
+                encoded = encode(rows)
+                positions: Sequence[int] = range(batch.first, batch.first + len(rows))
+                if encoded.unusable:
+                    for place, why in encoded.unusable.items():
+                        source_id = self._id_or_none(rows[place])
+                        self._all_rows.update(self.rejects.add(batch.first + place, source_id, why.reason, rows[place]))
+                    positions = [one for one in positions if one - batch.first not in encoded.unusable]
+                    rows = [row for place, row in enumerate(rows) if place not in encoded.unusable]
+                names = identify(rows, encoded.texts)
+                if not all(names):
+                    self._missing_id(positions[names.index("")])
+                as_bytes = [name.encode("utf-8", "surrogatepass") for name in names]
+                keys = [record_key(*pair) for pair in zip(encoded.requests, as_bytes, strict=True)]
+                packer.add_many(positions, names, keys, encoded.requests, encoded.texts, encoded.tails)
+                self.ids.add([id_digest(name) for name in as_bytes])
+                self.requests.add(encoded.requests)
+                for column in (as_bytes, encoded.requests, encoded.texts):
+                    self._all_rows.update(b"\n".join(column))
+                self.seen = batch.first + len(batch.rows)
+                if max_rows is not None and self.seen > max_rows:
+                    raise ConsentMissing(
+                        f"the source has more than {max_rows:,} rows, the limit this job sets",
+                        where=(self.source.names[0], "[limits] max_rows"),
+                        effect="nothing was written",
+                        hint="raise [limits] max_rows if so many are meant",
+                    )
+                self.workspace.options.progress("prepare", self.seen, 0)
+        return packer.chunks
+
+    def _packer(self, directory: Path) -> Packer:
+        return Packer(
+            directory,
+            run=self.run_id,
+            settings=self.plan.settings,
+            attempt=1,
+            head=self.splice.head,
+            max_rows=self.limits.requests,
+            max_bytes=self.limits.file_bytes,
+        )
+
+    def _id_or_none(self, row: Any) -> str | None:
+        values = row.row if isinstance(row, Unusable) else row
+        return (identifier(self.id_columns)([values], [b""])[0] or None) if self.id_columns else None
+
+    def _missing_id(self, position: int) -> None:
+        where = self.source.locate([position])[position]
+        raise UsageError(
+            f"a row has no source id: `{'`, `'.join(self.id_columns)}` is empty",
+            where=where,
+            effect="nothing was written",
+            hint="give every row an id, or leave [source] id out: rows are then known by their content",
+        )
+
+    # --- rows that are not sent -----------------------------------------------------------------------------------
+
+    def _repeated_ids(self, ids: Spill, fates: Fates, packed: list[Packed]) -> dict[int, str]:
+        """Rows with the same id: an error, or all but one rejected; content digests get a number instead."""
+        suffixes: dict[int, str] = {}
+        policy = self.plan.job.source.on_duplicate_id
+        clashes: list[tuple[int, int]] = []
+        for group in ids.repeated():
+            if not self.id_columns:
+                suffixes.update({ordinal: f"-{turn}" for turn, ordinal in enumerate(group[1:], 2)})
+            elif policy == "error":
+                clashes.append((group[0], group[1]))
+            else:
+                for ordinal in group[1:] if policy == "first" else group[:-1]:
+                    fates.set(ordinal, REJECT)
+        if clashes:
+            self._clash(sorted(clashes), packed)
+        return suffixes
+
+    def _clash(self, clashes: list[tuple[int, int]], packed: list[Packed]) -> None:
+        shown = clashes[:5]
+        wanted = {ordinal for pair in shown for ordinal in pair}
+        facts = self._facts(packed, wanted)
+        places = self.source.locate([facts[ordinal][0] for ordinal in wanted])
+        names = ", ".join(f"`{one}`" for one in self.id_columns)
+        where = [
+            f"{places[facts[one][0]]} and {places[facts[two][0]]}, column {names}: `{facts[one][1]}`"
+            for one, two in shown
+        ]
+        if len(clashes) > len(shown):
+            where.append(f"and {len(clashes) - len(shown):,} more")
+        first = facts[shown[0][0]][1]
+        raise UsageError(
+            f"source id `{first}` appears twice",
+            where=where,
+            effect="nothing was written",
+            hint=f'make {names} unique, or set on_duplicate_id = "first" under [source]',
+            code="duplicate_id",
+        )
+
+    def _facts(self, packed: list[Packed], wanted: set[int]) -> dict[int, tuple[int, str]]:
+        """Position and id of some packed rows."""
+        found: dict[int, tuple[int, str]] = {}
+        starts = _starts(packed)
+        by_chunk: dict[int, list[int]] = {}
+        for ordinal in sorted(wanted):
+            by_chunk.setdefault(place_of(starts, ordinal)[0], []).append(ordinal)
+        for index, ordinals in by_chunk.items():
+            table = segments.read(self.part / "chunks" / rows_name(packed[index].number), ["position", "id"])
+            for ordinal in ordinals:
+                line = ordinal - starts[index]
+                found[ordinal] = (table.column(0)[line].as_py(), table.column(1)[line].as_py())
+        return found
+
+    def _known(
+        self, packed: list[Packed], fates: Fates, suffixes: Mapping[int, str], *, resend_changed: bool, keep_done: bool
+    ) -> int:
+        """Leave out rows an earlier run has; count those whose prompt, schema or model changed since they were done."""
+        if not self.before:
+            return 0
+        history = History(self.workspace, self.before, self.plan.settings, DONE if self.from_file else SETTLED)
+        changed = 0
+        start = 0
+        for chunk in packed:
+            table = segments.read(self.part / "chunks" / rows_name(chunk.number), ["id", "key", "request"])
+            ids, keys = _with_suffixes(table, suffixes, start)
+            met = history.met(ids, keys)
+            known = met.key
+            # An id done under other settings is `changed`; done under these with another text, it is new text: sent.
+            elsewhere = pc.and_not(pc.and_not(met.id_elsewhere, met.id_here), known)
+            changed += pc.sum(elsewhere).as_py() or 0
+            if keep_done:
+                known = pc.or_(known, elsewhere)
+            for line in pc.indices_nonzero(known).to_pylist():
+                if fates[start + line] == KEEP:
+                    fates.set(start + line, KNOWN)
+            start += chunk.requests
+        if changed and not (resend_changed or keep_done):
+            raise ConsentMissing(
+                f"{plural(changed, 'row')} that an earlier run completed would be bought again: "
+                "the prompt, schema or model changed",
+                where=self.plan.where["job"],
+                effect="nothing was written",
+                hint="`--resend-changed` sends them again, `--keep-done` sends only new rows",
+                code="changed",
+            )
+        return changed
+
+    def _identical(self, requests: Spill, fates: Fates) -> Leaders:
+        """Rows whose request is byte-identical to an earlier one: paid once, answer copied."""
+        leaders = Leaders()
+        if self.plan.job.source.on_identical_text == "copy":
+            for group in requests.repeated():
+                kept = [ordinal for ordinal in group if fates[ordinal] == KEEP]
+                for ordinal in kept[1:]:
+                    fates.set(ordinal, COPY)
+                    leaders.add(ordinal, kept[0])
+        leaders.settle()
+        return leaders
+
+    def _check_rejects(self) -> None:
+        allowed = math.ceil(self.plan.job.source.max_rejects * self.seen)
+        if self.rejects.count <= allowed:
+            return
+        where = self.rejects.places()
+        raise UsageError(
+            f"{self.rejects.count:,} of {self.seen:,} rows cannot become a request; [source] max_rejects allows {allowed:,}",
+            where=where,
+            effect="nothing was written",
+            hint='correct the rows, or raise max_rejects (for example "5%") under [source]',
+            code="too_many_rejects",
+        )
+
+    # --- pass two -------------------------------------------------------------------------------------------------
+
+    def _repack(
+        self, packed: list[Packed], fates: Fates, suffixes: Mapping[int, str], leaders: Leaders
+    ) -> tuple[list[Packed], dict[int, int]]:
+        """Pack again without the rows that are not sent. The new chunks, and the number of copies by chunk."""
+        old = self.part / "chunks"
+        first = self.part / "first"
+        os.replace(old, first)
+        make_directory(old)
+        fates.settle()
+        with self._packer(old) as packer:
+            ordinal = 0
+            for chunk in packed:
+                for position, raw_id, key, request, row, tail in stored(first, chunk, len(self.splice.head)):
+                    fate = fates[ordinal]
+                    source_id = raw_id.decode("utf-8", "surrogatepass") if isinstance(raw_id, bytes) else raw_id
+                    if ordinal in suffixes:
+                        source_id += suffixes[ordinal]
+                        key = record_key(request, source_id.encode())
+                    if fate == KEEP:
+                        packer.add(position, source_id, key, request, row, tail)
+                    elif fate == REJECT:
+                        self.rejects.add(position, source_id, "repeated source id", orjson.loads(row))
+                    ordinal += 1
+        self._check_rejects()
+        made = self._write_copies(first, packed, packer.chunks, fates, suffixes, leaders) if leaders else {}
+        shutil.rmtree(first)
+        return packer.chunks, made
+
+    def _write_copies(
+        self,
+        first: Path,
+        packed: list[Packed],
+        chunks: list[Packed],
+        fates: Fates,
+        suffixes: Mapping[int, str],
+        leaders: Leaders,
+    ) -> dict[int, int]:
+        """Copies go beside the chunk of the request that pays for them, in source order."""
+        starts, old_starts = _starts(chunks), _starts(packed)
+        made: dict[int, int] = {}
+        names: dict[int, str] = {}
+        wanted = leaders.payers()
+        with ExitStack() as stack:
+            writers: dict[int, SegmentWriter] = {}
+            for index, chunk in enumerate(packed):
+                columns = ("position", "id", "key", "request", "row")
+                rows = segments.tuples(first / rows_name(chunk.number), columns)
+                for ordinal, (position, raw_id, key, request, row) in enumerate(rows, old_starts[index]):
+                    source_id = raw_id.decode() + suffixes.get(ordinal, "")
+                    if ordinal in wanted:
+                        names[ordinal] = source_id
+                    if fates[ordinal] != COPY:
+                        continue
+                    leader = leaders[ordinal]
+                    place, line = place_of(starts, fates.new_ordinal(leader))
+                    number = chunks[place].number
+                    if number not in writers:
+                        writers[number] = stack.enter_context(
+                            SegmentWriter(self.part / "chunks" / copies_name(number), COPIES)
+                        )
+                    key = record_key(request, source_id.encode()) if ordinal in suffixes else key
+                    writers[number].add(position, source_id, key, line, names[leader], row)
+                    made[number] = made.get(number, 0) + 1
+        return made
+
+
+def _without_reasons(row: Any) -> Any:
+    """A row of a rerun file as the source had it."""
+    if isinstance(row, Unusable):
+        return row
+    return {name: value for name, value in row.items() if name not in RERUN_COLUMNS}
+
+
+def _usable(columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return None if columns is None else tuple(one for one in columns if one not in RERUN_COLUMNS)
+
+
+def _check_id_columns(names: tuple[str, ...], source: Source, plan: Plan) -> None:
+    for name in names:
+        if source.selected is not None and name not in source.selected:
+            near = get_close_matches(name, source.selected, 1)
+            raise UsageError(
+                f"there is no column `{name}` to take source ids from",
+                where=(
+                    "[source] id in " + plan.where["job"],
+                    f"{source.names[0]} has: {', '.join(source.selected[:20])}",
+                ),
+                effect="nothing was written",
+                hint=f"did you mean `{near[0]}`?" if near else "name a column, or leave [source] id out",
+            )
+
+
+def _starts(chunks: list[Packed]) -> list[int]:
+    """The first ordinal of each chunk."""
+    starts, total = [], 0
+    for chunk in chunks:
+        starts.append(total)
+        total += chunk.requests
+    return starts
+
+
+def _with_suffixes(table: pa.Table, suffixes: Mapping[int, str], start: int) -> tuple[pa.Array, pa.Array]:
+    ids, keys = table.column("id").combine_chunks(), table.column("key").combine_chunks()
+    lines = [ordinal - start for ordinal in suffixes if start <= ordinal < start + len(ids)]
+    if not lines:
+        return ids, keys
+    requests = table.column("request").combine_chunks()
+    id_list, key_list = ids.to_pylist(), keys.to_pylist()
+    for line in lines:
+        id_list[line] += suffixes[start + line]
+        key_list[line] = record_key(requests[line].as_py(), id_list[line].encode())
+    return pa.array(id_list, ids.type), pa.array(key_list, keys.type)
