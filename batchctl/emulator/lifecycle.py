@@ -42,12 +42,12 @@ class Emulator:
         """Serve until `stop`; returns the base address (without `/v1`). Raises `OSError` for a taken port."""
         if self._thread is not None:
             return self.url
-        from batchctl.emulator.openai_wire import WIRE, OpenAIBatches
         from batchctl.emulator.process import Worker
         from batchctl.emulator.store import Store
+        from batchctl.emulator.wires import batch_wires
 
         Store(self._state_dir).close()  # made here once, so that neither thread meets a half-made one
-        self._worker = Worker(self._state_dir, {WIRE: OpenAIBatches()})
+        self._worker = Worker(self._state_dir, batch_wires())
         self._worker.start()
         self._worker.caught_up.wait(_CATCH_UP_SECONDS)
         self._ready.clear()
@@ -94,8 +94,9 @@ class Emulator:
     async def _main(self, host: str, port: int) -> None:
         from aiohttp import web
 
-        from batchctl.emulator.server import Context, build
+        from batchctl.emulator.server import build
         from batchctl.emulator.store import Store
+        from batchctl.emulator.wire import Context
         from batchctl.emulator.witness import RequestLog
 
         assert self._worker is not None

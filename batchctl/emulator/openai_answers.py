@@ -9,17 +9,15 @@ from __future__ import annotations
 import re
 from array import array
 from base64 import b64encode
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256, shake_256
 from typing import Any
 
 import orjson
 
-from batchctl.emulator.answers import compiled, sentence
 from batchctl.emulator.openai_checks import RefusedError
+from batchctl.emulator.saying import Answer, Asked, Said, say, words
 
-REFUSAL = "I'm sorry, I can't help with that."
 _CATEGORIES = (
     "sexual",
     "hate",
@@ -37,23 +35,6 @@ _CATEGORIES = (
 )
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 _dumps = orjson.dumps
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    body: bytes
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the model would have said, before it is put into an endpoint's shape."""
-
-    text: str
-    tool: str = ""
-    finish: str = "stop"  # stop, length, content_filter, refusal
-    tokens: int = 0
 
 
 @lru_cache(maxsize=256)
@@ -79,36 +60,25 @@ def answer(
     dice = sha256(b"%d " % seed + payload).digest()
     taken = len(payload) // 4 + 1
     if endpoint == "/v1/responses":
-        said = _say(_Responses(body), dice, quality, u2028)
+        said = say(_Responses(body), dice, quality, u2028)
         return Answer(_response(body, said, taken, created, nonce), taken, said.tokens)
     if endpoint == "/v1/chat/completions":
-        said = _say(_Chat(body), dice, quality, u2028)
+        said = say(_Chat(body), dice, quality, u2028)
         return Answer(_chat(body, said, taken, created, nonce), taken, said.tokens)
     if endpoint == "/v1/embeddings":
         return _embeddings(body)
     if endpoint == "/v1/moderations":
         return _moderations(body, dice, nonce)
     if endpoint == "/v1/completions":
-        said = _say(_Completions(body), dice, quality, u2028)
+        said = say(_Completions(body), dice, quality, u2028)
         return Answer(_completion(body, said, taken, created, nonce), taken, said.tokens)
     return _image(body, taken, created)
 
 
-class _Asked:
-    """What a request asks for, whatever its endpoint calls it."""
-
-    form: dict[str, Any] | None = None
-    schema: Any = None
-    tool: str = ""
-    cap: int | None = None
-    any_json = False
-    prompt = ""
-
-
-class _Responses(_Asked):
+class _Responses(Asked):
     def __init__(self, body: dict[str, Any]) -> None:
         self.cap = body.get("max_output_tokens")
-        self.prompt = _words(body.get("input"))
+        self.prompt = words(body.get("input"))
         form = (body.get("text") or {}).get("format") or {}
         self.schema = form.get("schema") if form.get("type") == "json_schema" else None
         self.any_json = form.get("type") == "json_object"
@@ -120,10 +90,10 @@ class _Responses(_Asked):
             )
 
 
-class _Chat(_Asked):
+class _Chat(Asked):
     def __init__(self, body: dict[str, Any]) -> None:
         self.cap = body.get("max_completion_tokens") or body.get("max_tokens")
-        self.prompt = _words(body["messages"])
+        self.prompt = words(body["messages"])
         form = body.get("response_format") or {}
         self.schema = form["json_schema"].get("schema") if form.get("type") == "json_schema" else None
         self.any_json = form.get("type") == "json_object"
@@ -135,13 +105,13 @@ class _Chat(_Asked):
             self.tool, self.schema = _chosen(choice, named, tools, self)
 
 
-class _Completions(_Asked):
+class _Completions(Asked):
     def __init__(self, body: dict[str, Any]) -> None:
         self.cap = body.get("max_tokens")
-        self.prompt = _words(body["prompt"])
+        self.prompt = words(body["prompt"])
 
 
-def _chosen(choice: Any, named: str | None, tools: dict[str, Any], asked: _Asked) -> tuple[str, Any]:
+def _chosen(choice: Any, named: str | None, tools: dict[str, Any], asked: Asked) -> tuple[str, Any]:
     """The forced tool and its schema; a choice left to the model never calls a tool here."""
     if isinstance(choice, dict) and named is not None:
         if named not in tools:
@@ -152,61 +122,6 @@ def _chosen(choice: Any, named: str | None, tools: dict[str, Any], asked: _Asked
         name, tool = next(iter(tools.items()))
         return name, tool.get("parameters") or {"type": "object", "properties": {}}
     return "", asked.schema
-
-
-def _words(given: Any) -> str:
-    """The text of the last message of the user: where the row is; instructions would name every enum word."""
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, list):
-        return ""
-    for item in reversed(given):
-        if isinstance(item, str):
-            return item
-        if isinstance(item, dict) and item.get("role", "user") == "user":
-            content = item.get("content")
-            if isinstance(content, str):
-                return content
-            if isinstance(content, list):
-                return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return ""
-
-
-def _say(asked: _Asked, dice: bytes, quality: str, u2028: bool) -> Said:
-    prompt = asked.prompt.lower()
-    if quality == "refused":
-        return Said(REFUSAL, finish="refusal", tokens=9)
-    if quality == "filtered":
-        return Said("", finish="content_filter", tokens=1)
-    shaped = asked.schema is not None or asked.any_json
-    if asked.schema is not None:
-        maker = compiled(_dumps(asked.schema))
-        value = maker.make(dice, prompt)
-        if quality == "schema":
-            value = maker.broken(value, dice)
-        text = _dumps(value).decode()
-    elif asked.any_json:
-        text = _dumps({"simulated": True, "text": sentence(dice, asked.prompt)}).decode()
-    else:
-        text = sentence(dice, asked.prompt)
-    if u2028:
-        text = text.replace(" ", "\u2028", 1)
-    if quality == "invalid_json" and shaped:
-        cuts = (
-            f"Here is the answer: {text}",
-            f"```json\n{text[:-1]}\n```",
-            text[:-1] + ",",
-            text.replace('"', "'") + ";",
-        )
-        text = cuts[dice[16] & 3]
-    tokens = len(text) // 4 + 1
-    finish = "stop"
-    if quality == "truncated":
-        text = text[: max(1, len(text) // 2)]
-        tokens, finish = asked.cap or len(text) // 4 + 1, "length"
-    elif asked.cap is not None and tokens > asked.cap:
-        text, tokens, finish = text[: asked.cap * 4], asked.cap, "length"
-    return Said(text, asked.tool, finish, tokens)
 
 
 def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str) -> bytes:

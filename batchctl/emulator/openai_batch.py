@@ -15,9 +15,10 @@ import orjson
 
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.openai_answers import answer, snapshot
-from batchctl.emulator.openai_checks import ODD, RefusedError, body_of, odd
+from batchctl.emulator.openai_checks import RefusedError, body_of, odd
 from batchctl.emulator.process import Made, Valid
 from batchctl.emulator.settings import Settings
+from batchctl.emulator.wire import ODD
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -172,15 +173,15 @@ class Rows:
         custom_id, body = request["custom_id"], request["body"]
         nonce = f"{self._mark}{index:06x}"
         if cut_code is not None:
-            return Made(self._undone(nonce, custom_id, cut_code), False, custom_id)
+            return Made(self._undone(nonce, custom_id, cut_code), False, custom_id, not_run=True)
         payload = orjson.dumps(body)
         digest = sha256(payload)
         fate = self._fates.draw(digest.digest(), custom_id)
         delivery = fate.delivery
         if delivery == "missing":
-            return Made(b"", False, custom_id)
+            return Made(b"", False, custom_id, not_run=True)
         if delivery == "expired":
-            return Made(self._undone(nonce, custom_id, "batch_expired"), False, custom_id, expired=True)
+            return Made(self._undone(nonce, custom_id, "batch_expired"), False, custom_id, expired=True, not_run=True)
         if delivery == "timeout":
             return Made(self._undone(nonce, custom_id, "request_timeout"), False, custom_id)
         if delivery == "error500":

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from batchctl.emulator.wire import WireError
+
 ENDPOINTS = (
     "/v1/responses",
     "/v1/chat/completions",
@@ -77,8 +79,8 @@ _FORMATS = frozenset(["date-time", "time", "date", "duration", "email", "hostnam
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class RefusedError(Exception):
-    """An error answer of the wire: HTTP status and the four fields of its body."""
+class RefusedError(WireError):
+    """An error answer of this wire: HTTP status and the four fields of its body."""
 
     def __init__(
         self,
@@ -90,14 +92,8 @@ class RefusedError(Exception):
         type_: str = "invalid_request_error",
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers or {}
-        self.body = {"error": {"message": message, "type": type_, "param": param, "code": code}}
-
-
-ODD = (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError, OverflowError)
-"""What a request of a form that no check foresaw ends in."""
+        body = {"error": {"message": message, "type": type_, "param": param, "code": code}}
+        super().__init__(message, status=status, body=body, headers=headers)
 
 
 def odd(error: BaseException) -> RefusedError:

@@ -42,13 +42,17 @@ class Valid:
 
 @dataclass(slots=True)
 class Made:
-    """One result line. `answered` says that the row got a 200, which is what is billed; an empty line is a lost row."""
+    """One result line. `answered` says that the row got a 200, which is what is billed; an empty line is a lost row.
+
+    `not_run` says that the row was not even tried: it counts as neither completed nor failed.
+    """
 
     line: bytes
     answered: bool
     custom_id: str
     second: bytes = b""
     expired: bool = False
+    not_run: bool = False
     digest: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
@@ -61,7 +65,9 @@ class RowMaker(Protocol):
 
 
 class BatchWire(Protocol):
-    """What running a batch needs to know of a vendor."""
+    """What running a batch needs to know of a vendor. `one_file`: all result lines are in one file, errors among them."""
+
+    one_file: bool
 
     def validate(self, path: Path, endpoint: str, settings: Settings, queued_tokens: int) -> Valid: ...
     def rows(self, *, batch_id: str, endpoint: str, settings: Settings, created: int) -> RowMaker: ...
@@ -259,10 +265,9 @@ class Worker(threading.Thread):
                         store.change_batch(batch_id, cut=cut, cut_code=cut_code)
                 made = maker.make(line, index, cut_code if cut is not None and index >= cut else None)
                 if not made.answered:
-                    errors.write(made.line)
+                    (output if wire.one_file else errors).write(made.line)
                     tally.expired = tally.expired or made.expired
-                    lost = not made.line or b'"response":null,"error":{"code":"batch_' in made.line
-                    tally.failed += not lost
+                    tally.failed += not made.not_run
                     continue
                 tally.completed += 1
                 tally.input_tokens += made.input_tokens
@@ -370,7 +375,7 @@ def _oddities(settings: Settings, batch_id: str, wire: BatchWire, batch: Any, ou
         if "null-id" in words:
             file.write(maker.stranger(None))
     if "both-files" in words and first:
-        with errors.open("ab") as file:
+        with (output if wire.one_file else errors).open("ab") as file:
             file.write(maker.undone(orjson.loads(first)["custom_id"], "batch_expired"))
     if words & {"crlf", "blank"}:
         other = output.with_suffix(".odd")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from batchctl.emulator import openai_wire
+from batchctl.emulator.batches import force
 from batchctl.emulator.call import CALL, Call
 from batchctl.emulator.faults import CallFault
-from batchctl.emulator.openai_checks import ODD, RefusedError, odd
-from batchctl.emulator.settings import Settings
-from batchctl.emulator.store import Store, new_id
-from batchctl.emulator.witness import RequestLog, rows_of, summary
+from batchctl.emulator.store import new_id
+from batchctl.emulator.wire import ODD, Context, Wire, WireError
+from batchctl.emulator.wires import all_wires
+from batchctl.emulator.witness import rows_of, summary
 from batchctl.model.errors import UsageError
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_QUOTA = "You exceeded your current quota, please check your plan and billing details."
-_WORDS = {
-    400: ("Invalid request.", "invalid_request_error", "invalid_value"),
-    401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
-    403: ("Country, region, or territory not supported", "request_forbidden", "unsupported_country_region_territory"),
-    404: ("Not found.", "invalid_request_error", None),
-    409: ("Conflict.", "invalid_request_error", None),
-    413: ("File is too large.", "invalid_request_error", None),
-    429: ("Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
-    503: ("The server is currently overloaded.", "service_unavailable_error", "slow_down"),
-}
-_SERVER = ("The server had an error while processing your request. Sorry about that!", "server_error", None)
 _GARBAGE = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
-
-
-@dataclass
-class Context:
-    """What the routes share. Used in the server's thread only, except `wake`."""
-
-    settings: Settings
-    store: Store
-    log: RequestLog
-    wake: Callable[[], None]
 
 
 class _DroppedError(Exception):
@@ -57,9 +34,11 @@ class _DroppedError(Exception):
 
 
 def build(context: Context) -> web.Application:
-    app = web.Application(client_max_size=1 << 40, middlewares=[_guard_of(context)])
-    own = _Own(context)
-    openai_wire.others_batches(context)
+    wires = all_wires(context)
+    app = web.Application(client_max_size=1 << 40, middlewares=[_guard_of(context, wires)])
+    for wire in wires:
+        wire.others()
+    own = _Own(context, wires)
     app.add_routes(
         [
             web.get("/emulator/billed", own.billed),
@@ -67,7 +46,7 @@ def build(context: Context) -> web.Application:
             web.post("/emulator/faults", own.add_faults),
             web.delete("/emulator/faults", own.clear_faults),
             web.post("/emulator/batches/{id}", own.force),
-            *openai_wire.OpenAIWire(context).routes(),
+            *(route for wire in wires for route in wire.routes()),
         ]
     )
     return app
@@ -76,8 +55,9 @@ def build(context: Context) -> web.Application:
 class _Own:
     """The emulator's own routes: its books, and its levers."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, wires: list[Wire]) -> None:
         self._context = context
+        self._wires = wires
 
     async def billed(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(body=orjson.dumps(summary(self._context.store)), content_type="application/json")
@@ -112,30 +92,32 @@ class _Own:
 
     async def force(self, request: web.Request) -> web.StreamResponse:
         wanted = orjson.loads(await request.read())
-        shown = openai_wire.force(self._context, request.match_info["id"], wanted)
+        shown = force(self._context, self._wires, request.match_info["id"], wanted)
         return web.Response(body=orjson.dumps(shown), content_type="application/json")
 
 
-def _guard_of(context: Context) -> Any:
-    wire = openai_wire.OpenAIWire(context)
+def _guard_of(context: Context, wires: list[Wire]) -> Any:
+    def wire_of(request: web.Request) -> Wire:
+        return next((one for one in wires if one.owns(request.path)), wires[-1])
 
     async def answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        wire = wire_of(request)
         try:
-            if request.path.startswith("/v1/"):
+            if wire.owns(request.path):
                 wire.refuse_stranger(request)
             return await handler(request)
-        except RefusedError as refusal:
+        except WireError as refusal:
             return _refused(refusal)
         except UsageError as error:
-            return _refused(RefusedError(error.what, code="invalid_value"))
+            return _refused(wire.refusal(400, error.what))
         except ODD as error:
-            return _refused(odd(error))
+            return _refused(wire.odd(error))
         except web.HTTPNotFound:
             message = f"Invalid URL ({request.method} {request.path})"
-            return _refused(RefusedError(message, status=404))
+            return _refused(wire.refusal(404, message))
         except web.HTTPMethodNotAllowed:
             message = f"Not allowed to {request.method} on {request.path}."
-            return _refused(RefusedError(message, status=405, code="method_not_supported"))
+            return _refused(wire.refusal(405, message))
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -149,16 +131,17 @@ def _guard_of(context: Context) -> Any:
             if fault is None:
                 response = await answered(request, handler)
             else:
-                response = await _struck(request, handler, answered, fault)
+                response = await _struck(request, handler, answered, fault, wire_of(request))
         except _DroppedError:
             response = None
-        _write(context, request, number, request_id, response, fault)
+        _write(context, wire_of(request), request, number, request_id, response, fault)
         if fault is not None and fault.do == "hang":
             await asyncio.sleep(fault.seconds)
         if response is None or request.transport is None:
             _close(request)
             return web.Response()
         response.headers["x-request-id"] = request_id
+        response.headers["request-id"] = request_id
         response.headers["x-batchctl-emulator"] = "simulated"
         response.headers["Date"] = formatdate(time.time() + context.settings.clock_offset, usegmt=True)
         if fault is not None and fault.do in ("truncate", "truncate-clean"):
@@ -170,6 +153,7 @@ def _guard_of(context: Context) -> Any:
 
 def _write(
     context: Context,
+    wire: Wire,
     request: web.Request,
     number: int,
     request_id: str,
@@ -190,12 +174,14 @@ def _write(
         "user_agent": request.headers.get("User-Agent"),
     }
     call = CALL.get()
-    if request.method == "POST" and request.path == "/v1/batches":
+    if request.method == "POST" and wire.creates(request.path):
         entry["metadata"], entry["created"] = call.metadata, call.created
     context.log.write(entry)
 
 
-async def _struck(request: web.Request, handler: _Handler, answered: Any, fault: CallFault) -> web.StreamResponse:
+async def _struck(
+    request: web.Request, handler: _Handler, answered: Any, fault: CallFault, wire: Wire
+) -> web.StreamResponse:
     """What a fault leaves of a call. Raises `_DroppedError` for a connection that closes without an answer."""
     if not fault.acts:
         if (request.content_length or 0) < 1 << 20:
@@ -205,7 +191,7 @@ async def _struck(request: web.Request, handler: _Handler, answered: Any, fault:
         if fault.do == "redirect":
             place = fault.location or f"http://{request.host}/emulator/redirected"
             return web.Response(status=307, headers={"Location": place})
-        return _refused(_refusal_of(fault))
+        return _refused(_refusal_of(fault, wire))
     call = CALL.get()
     call.hide = fault.hide
     if fault.do == "late":
@@ -222,19 +208,18 @@ async def _struck(request: web.Request, handler: _Handler, answered: Any, fault:
         body.pop("id", None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
     if fault.status is not None:
-        return _refused(_refusal_of(fault))
+        return _refused(_refusal_of(fault, wire))
     return response
 
 
-def _refusal_of(fault: CallFault) -> RefusedError:
+def _refusal_of(fault: CallFault, wire: Wire) -> WireError:
     headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
     if fault.do == "insufficient_quota":
-        return RefusedError(_QUOTA, status=429, type_="insufficient_quota", code="insufficient_quota", headers=headers)
-    message, type_, code = _WORDS.get(fault.status or 500, _SERVER)
-    return RefusedError(message, status=fault.status or 500, type_=type_, code=code, headers=headers)
+        return wire.quota(headers)
+    return wire.refusal(fault.status or 500, headers=headers)
 
 
-def _refused(refusal: RefusedError) -> web.Response:
+def _refused(refusal: WireError) -> web.Response:
     return web.Response(
         status=refusal.status,
         body=orjson.dumps(refusal.body),

@@ -211,13 +211,19 @@ class Store:
         done = self.db.execute(f"UPDATE batch SET {sets} WHERE id = ?{guard}", (*columns.values(), batch_id, *only_in))  # noqa: S608
         return done.rowcount == 1
 
-    def page_of_batches(self, wire: str, *, after: str | None, limit: int) -> list[sqlite3.Row]:
-        """Newest first; a batch hidden by a fault stays out of one answer less each time."""
+    def page_of_batches(
+        self, wire: str, *, after: str | None, limit: int, before: str | None = None
+    ) -> list[sqlite3.Row]:
+        """Newest first; a batch hidden by a fault stays out of one answer less each time.
+
+        `after` starts behind a batch; `before` is the page that ends just ahead of one.
+        """
+        sign, order = (">", "ASC") if before else ("<", "DESC")
         with self.transaction() as db:
-            rows = db.execute(
-                "SELECT * FROM batch WHERE wire = ? AND visible_at <= ? AND hidden = 0"
-                " AND (? IS NULL OR seq < (SELECT seq FROM batch WHERE id = ?)) ORDER BY seq DESC LIMIT ?",
-                (wire, time.time(), after, after, limit),
+            rows = db.execute(  # two fixed words are put in
+                "SELECT * FROM batch WHERE wire = ? AND visible_at <= ? AND hidden = 0"  # noqa: S608
+                f" AND (? IS NULL OR seq {sign} (SELECT seq FROM batch WHERE id = ?)) ORDER BY seq {order} LIMIT ?",
+                (wire, time.time(), before or after, before or after, limit),
             ).fetchall()
             if not after:
                 db.execute("UPDATE batch SET hidden = hidden - 1 WHERE hidden > 0")

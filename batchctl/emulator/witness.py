@@ -41,6 +41,7 @@ def summary(store: Store) -> dict[str, Any]:
     creates = [
         {
             "id": row["id"],
+            "wire": row["wire"],
             "metadata": orjson.loads(row["metadata"]) if row["metadata"] else None,
             "input_file_id": row["input_file_id"],
             "endpoint": row["endpoint"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from batchctl.judging.extract import Extracted
+from batchctl.judging.extracted import Extracted
 from batchctl.judging.schema import Schema
 from batchctl.judging.strict_json import NotJson, one_line, parse
 from batchctl.judging.text import printable

@@ -200,6 +200,11 @@ def claimed(db: sqlite3.Connection, batch_id: str) -> str | None:
     return str(row[0]) if row else None
 
 
+def batches_claimed(db: sqlite3.Connection) -> frozenset[str]:
+    """Every batch that some intent owns."""
+    return frozenset(row[0] for row in db.execute("SELECT batch_id FROM intent WHERE batch_id IS NOT NULL"))
+
+
 def window(db: sqlite3.Connection, name: str) -> int | None:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (f"window:{name}",)).fetchone()
     return int(row[0]) if row else None

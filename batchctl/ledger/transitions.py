@@ -276,6 +276,13 @@ def hold(db: sqlite3.Connection, intent: str, *, because: str) -> None:
     move(db, row["run"], row["chunk"], ChunkState.HELD, because=because, intent=intent)
 
 
+def await_proof(db: sqlite3.Connection, intent: str, *, because: str) -> None:
+    """A batch that may be this intent's runs at the provider; the state stays open until its results tell."""
+    row = _open_intent(db, intent)
+    db.execute("UPDATE intent SET note = ? WHERE id = ?", (because[:500], intent))
+    record_event(db, row["run"], "waits for proof", because, chunk=row["chunk"], intent=intent)
+
+
 def abandon(db: sqlite3.Connection, intent: str, *, results: str, because: str) -> None:
     """A person gives the batch up: its rows end without results (`missing`), and are never sent by themselves."""
     row = _open_intent(db, intent)

@@ -32,6 +32,8 @@ class Traits:
 
     searchable: bool  # a batch created by us can be found by our mark
     fenced: bool  # deleting the staged input keeps a late create from running
+    wire: str = "openai"  # whose shapes its results have: names the reader in `judging.wires`
+    uploads: bool = True  # False: the chunk itself is the body of `create`, and `stage` puts nothing anywhere
     batch: bool = True
     endpoints: tuple[str, ...] = ()
     structured_output: bool = True
@@ -69,7 +71,11 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """One answer to `poll`. `files` are handles for `results`, by kind ("output", "errors")."""
+    """One answer to `poll`. `files` are handles for `results`, by kind ("output", "errors").
+
+    `owes_results`: the vendor's word means that there are results, so an end that names no file is an error and not a
+    batch without answers. `out_of_time`: the batch ended because its time was over, so rows that never ran may be many.
+    """
 
     state: BatchState
     vendor_status: str
@@ -80,16 +86,27 @@ class BatchStatus:
     errors: tuple[LineError, ...] = ()
     known_word: bool = True
     expires_at: int | None = None
+    owes_results: bool = False
+    out_of_time: bool = False
+
+
+class Proof(StrEnum):
+    """Whether a batch that `find` names is ours."""
+
+    CERTAIN = "certain"  # it carries our mark, reads our input, or has answered one of our custom_ids
+    WHEN_ENDED = "when ended"  # it looks like ours and runs; its results will tell
+    NEVER = "never"  # it looks like ours, and nothing at the provider tells: a person decides
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A batch at the provider that carries our mark or our input: an answer to `find`."""
+    """A batch at the provider that is or may be ours: an answer to `find`."""
 
     batch_id: str
     created_at: int | None
     vendor_status: str
     by: str  # "mark", "input" or both: the evidence
+    proof: Proof = Proof.CERTAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,11 @@ class Retry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider billed them; all zero when it reported none."""
+    """Tokens as the provider billed them; all zero when it reported none.
+
+    `input_tokens` are all that went in: those read from a cache and those written to one are parts of it, whatever the
+    vendor's own fields leave out. `reasoning_tokens` are part of `output_tokens`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0

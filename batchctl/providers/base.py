@@ -5,15 +5,22 @@ A provider module is pure translation between our types and one vendor: no state
 raise any of the vendor SDK's exceptions; `outcome` says what such an exception means, and `guard.py` is the only
 caller that acts on it.
 
-Adding a provider: one module here, its entry in `providers/__init__.py`, its wire in `batchctl/emulator`, and a
-fixtures class in `tests/conformance` that inherits the contract tests. The three questions that decide its `Traits`:
-can a batch of ours be found again by a mark we chose? does deleting the staged input keep a late create from running?
-does the vendor keep our key with each result line?
+Adding a provider is adding, under one name, what knows its *wire*:
+
+1. a module here, and its entry in `KNOWN` (`providers/__init__.py`). What modules over HTTP share is in `http.py`, what
+   reduces a JSON Schema to a vendor's dialect in `dialect.py`;
+2. a reader in `judging/wires.py`: from a result line to `Extracted`. `Traits.wire` names it; several providers may speak
+   one wire;
+3. a wire in `batchctl/emulator` (its `Wire` says what is needed), entered in `emulator/wires.py`;
+4. `tests/conformance/test_<provider>.py`, which inherits the contract tests, and the recorded fixtures of its results.
+
+The questions that decide its `Traits`: can a batch of ours be found again by a mark we chose? does deleting the staged
+input keep a late create from running? is anything uploaded before `create`? whose shapes do its results have?
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,20 +64,32 @@ class Provider(Protocol):
         """A strict second look at a line as written: None, or what the vendor would refuse about it."""
         ...
 
+    def live_body(self, line: bytes) -> bytes:
+        """The body of one synchronous request (for `call`), out of an input line."""
+        ...
+
     def account(self) -> str:
         """Which account this is, as text that reveals no key: stored with each batch and compared later."""
         ...
 
     def stage(self, chunk: Path, *, name: str) -> str:
-        """Put a chunk where the vendor reads it; the handle for `create`. Repeatable, costs no tokens."""
+        """Put a chunk where the vendor reads it; the handle for `create`. Repeatable, costs no tokens.
+
+        Where `traits.uploads` is false nothing is put anywhere: the handle is the chunk's own path, and it is asked for
+        anew before each use, because a state directory may be moved.
+        """
         ...
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
         """Create the batch: the one call that spends. Exactly one POST. The vendor's batch id, never empty."""
         ...
 
-    def find(self, staged: str, *, tag: str, since: int) -> list[Candidate]:
-        """All batches that carry `tag` or read `staged`, over every page newer than `since` (Unix seconds)."""
+    def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:
+        """All batches that carry `tag` or read `staged`, over every page newer than `since` (Unix seconds).
+
+        A vendor that keeps neither names every batch that may be ours, with what would prove it. `known` are batches of
+        other submissions: they need not be looked into.
+        """
         ...
 
     def poll(self, batch_id: str) -> BatchStatus: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,8 +103,8 @@ class Guarded:
     def stage(self, chunk: Path, *, name: str) -> str:
         return self._repeated(lambda: self.provider.stage(chunk, name=name))
 
-    def find(self, staged: str, *, tag: str, since: int) -> list[Candidate]:
-        return self._repeated(lambda: self.provider.find(staged, tag=tag, since=since))
+    def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:
+        return self._repeated(lambda: self.provider.find(staged, tag=tag, since=since, known=known))
 
     def poll(self, batch_id: str) -> BatchStatus:
         return self._repeated(lambda: self.provider.poll(batch_id))

@@ -9,19 +9,16 @@ Facts: developers.openai.com/api/docs/guides/batch and the types of openai 3.52.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from batchctl.model.addresses import is_loopback
 from batchctl.model.batches import (
     BatchState,
     BatchStatus,
@@ -42,6 +39,19 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
+from batchctl.providers.http import (
+    Key,
+    check_address,
+    has_id,
+    host,
+    identity,
+    is_local,
+    json_object,
+    merged,
+    not_sent,
+    retry_after,
+    whole,
+)
 from batchctl.providers.strict_schema import strict_form
 
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
@@ -59,7 +69,8 @@ BILLING_CODES = frozenset(
         "billing_hard_limit_reached",
     }
 )
-NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+OWN = ("model", "input", "messages", "instructions", "stream", "background")
+"""What batchctl writes into a body itself."""
 LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_BATCHES = 100
 ANSWER_SECONDS = 600.0
@@ -81,8 +92,7 @@ class OpenAIBatch:
     ) -> None:
         self.name = name
         self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        self._api_key = api_key or os.environ.get(key_name) or None
-        self._key_name = key_name
+        self._key = Key(name, key_name, api_key or os.environ.get(key_name) or None)
         self._organization = organization or os.environ.get("OPENAI_ORG_ID") or None
         self._project = project or os.environ.get("OPENAI_PROJECT_ID") or None
         self.traits = Traits(
@@ -121,7 +131,7 @@ class OpenAIBatch:
         body: dict[str, Any] = {"model": model}
         if endpoint in ("/v1/embeddings", "/v1/moderations"):
             body["input"] = prompt if system is None else f"{system}\n\n{prompt}"
-            return _merged(body, params), ()
+            return merged(body, params, OWN), ()
         chat = endpoint == "/v1/chat/completions"
         if chat:
             messages = [] if system is None else [{"role": "system", "content": system}]
@@ -134,7 +144,7 @@ class OpenAIBatch:
         if schema is not None and mode != "prompt":
             sent, strict, notes = strict_form(schema)
             body |= _schema_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
-        return _merged(body, params), notes
+        return merged(body, params, OWN), notes
 
     def encode(self, request: Request) -> bytes:
         line = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint, "body": request.body}
@@ -156,37 +166,15 @@ class OpenAIBatch:
             return "`stream` and `background` cannot be used in batch"
         return None
 
+    def live_body(self, line: bytes) -> bytes:
+        return orjson.dumps(orjson.loads(line)["body"])
+
     # --- the account ----------------------------------------------------------------------------------------------
 
     def account(self) -> str:
-        origin = urlsplit(self._base_url)
-        host = "loopback" if is_loopback(origin.hostname) else _host(self._base_url)
-        parts = (self.name, host, self._organization or "", self._project or "", self._key())
+        place = "loopback" if is_local(self._base_url) else host(self._base_url)
+        parts = (self.name, place, self._organization or "", self._project or "", self._key.checked())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-    def _key(self) -> str:
-        if not self._api_key:
-            raise NotAllowed(
-                f"no key for {self.name}: the environment variable `{self._key_name}` is not set",
-                effect="nothing was sent",
-                hint=f"export {self._key_name}=..., or name a file with --env-file",
-            )
-        if any(character.isspace() or not character.isprintable() for character in self._api_key):
-            raise NotAllowed(
-                f"the key in `{self._key_name}` holds white space or control characters",
-                effect="nothing was sent",
-                hint="set it again without quotes or line ends around it",
-            )
-        return self._api_key
-
-    def _without_key(self, text: str) -> str:
-        """A gateway may repeat what it was sent; the key must not get into a message."""
-        return text.replace(self._api_key, "[key]") if self._api_key else text
-
-    def _kept(self, answer: Any) -> Any:
-        """An answer as it may be stored: without our key, should the other side repeat it."""
-        text = orjson.dumps(answer).decode()
-        return orjson.loads(self._without_key(text)) if self._api_key and self._api_key in text else answer
 
     def close(self) -> None:
         if "_sdk" in self.__dict__:
@@ -194,7 +182,7 @@ class OpenAIBatch:
 
     @cached_property
     def _sdk(self) -> Any:
-        key = self._key()
+        key = self._key.checked()
         check_address(self._base_url)
         import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
 
@@ -209,7 +197,7 @@ class OpenAIBatch:
             http_client=openai.DefaultHttpxClient(
                 base_url=self._base_url,
                 follow_redirects=False,
-                trust_env=not is_loopback(urlsplit(self._base_url).hostname),  # a proxy is for what leaves this machine
+                trust_env=not is_local(self._base_url),  # a proxy is for what leaves this machine
                 timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             ),
         )
@@ -219,7 +207,7 @@ class OpenAIBatch:
     def stage(self, chunk: Path, *, name: str) -> str:
         with chunk.open("rb") as file:  # an open handle is streamed; a path would be read whole
             answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose="batch")
-        return _identity(answer, "upload")
+        return identity(answer, "upload")
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
         answer = self._sdk.batches.with_raw_response.create(
@@ -229,18 +217,18 @@ class OpenAIBatch:
             metadata={"batchctl_intent": tag, "batchctl_run": run, "batchctl_chunk": str(chunk)},
             extra_headers={"Idempotency-Key": tag},  # undocumented for batches; helps where a gateway honours it
         )
-        return _identity(answer, "create")
+        return identity(answer, "create")
 
-    def find(self, staged: str, *, tag: str, since: int) -> list[Candidate]:
+    def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:  # noqa: ARG002
         """As the contract says. An answer that is no list of batches raises: taken for an empty one, it would be proof."""
         found: dict[str, Candidate] = {}
         after: str | None = None
         seen: set[str] = set()
         for _ in range(LIST_PAGES):
             more = {"after": after} if after else {}
-            page = _object(self._sdk.batches.with_raw_response.list(limit=PAGE_BATCHES, **more), "GET /batches")
+            page = json_object(self._sdk.batches.with_raw_response.list(limit=PAGE_BATCHES, **more), "GET /batches")
             batches = page.get("data")
-            if not isinstance(batches, list) or not all(isinstance(one, dict) and _is_id(one) for one in batches):
+            if not isinstance(batches, list) or not all(isinstance(one, dict) and has_id(one) for one in batches):
                 raise OutcomeUnknown(f"{self.name} answered with something else than a list of batches")
             for batch in batches:
                 metadata = batch.get("metadata")
@@ -249,9 +237,9 @@ class OpenAIBatch:
                 if marked or reads:
                     by = "mark and input" if marked and reads else "mark" if marked else "input"
                     word = str(batch.get("status"))
-                    found[batch["id"]] = Candidate(batch["id"], _whole(batch.get("created_at")), word, by)
+                    found[batch["id"]] = Candidate(batch["id"], whole(batch.get("created_at")), word, by)
             # The order of the list is not documented: one old item proves nothing, a whole old page does.
-            old = all((_whole(batch.get("created_at")) or since) < since for batch in batches)
+            old = all((whole(batch.get("created_at")) or since) < since for batch in batches)
             if not batches or old or not page.get("has_more", len(batches) >= PAGE_BATCHES):
                 break
             after = str(batches[-1]["id"])
@@ -265,7 +253,7 @@ class OpenAIBatch:
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def poll(self, batch_id: str) -> BatchStatus:
-        batch = _object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
+        batch = json_object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
         if batch.get("id") != batch_id:
             raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
         return status_of(batch)
@@ -277,7 +265,7 @@ class OpenAIBatch:
             yield from answer.iter_bytes(1 << 18)  # bytes, never lines: the SDK's line iterator splits at U+2028
 
     def size_of(self, handle: str) -> int | None:
-        return _whole(_object(self._sdk.files.with_raw_response.retrieve(handle), "GET /files").get("bytes")) or None
+        return whole(json_object(self._sdk.files.with_raw_response.retrieve(handle), "GET /files").get("bytes")) or None
 
     def cancel(self, batch_id: str) -> None:
         import openai
@@ -301,8 +289,8 @@ class OpenAIBatch:
             transient = error.status_code in (401, 403, 404, 408, 409, 429) or error.status_code >= 500
             if transient or error.status_code < 400:
                 raise
-            return LiveAnswer(error.status_code, self._kept({"error": error.body}), time.monotonic() - started)
-        return LiveAnswer(200, self._kept(answer), time.monotonic() - started)
+            return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
+        return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
 
     # --- what an exception means ----------------------------------------------------------------------------------
 
@@ -310,39 +298,30 @@ class OpenAIBatch:
         import httpx2
         import openai
 
-        where = _host(self._base_url)
+        where = host(self._base_url)
         if isinstance(error, openai.APIStatusError):
             return self._status_outcome(error, where)
         cause: BaseException | None = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-        kind = type(cause).__name__
-        if kind in NOT_SENT:
-            text = str(cause)
-            if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
-                return Rejected(
-                    f"the TLS certificate of {where} was not accepted",
-                    where=text[:200],
-                    effect="nothing was sent",
-                    hint="check the address, the clock and the trusted certificates of this machine",
-                    code="tls",
-                )
-            return Throttled(f"cannot reach {where}: {text[:200]}", effect="nothing was sent", code="unreachable")
+        refused = not_sent(cause, where)
+        if refused is not None:
+            return refused
         if isinstance(error, openai.OpenAIError | httpx2.HTTPError | ValueError):
-            return OutcomeUnknown(f"no usable answer from {where}: {kind}")
+            return OutcomeUnknown(f"no usable answer from {where}: {type(cause).__name__}")
         return None
 
     def _status_outcome(self, error: Any, where: str) -> BatchctlError:
         status = int(error.status_code)
-        code = self._without_key(str(getattr(error, "code", None) or ""))[:100]
+        code = self._key.hidden_in(str(getattr(error, "code", None) or ""))[:100]
         kind = str(getattr(error, "type", None) or "")
         body = error.body if isinstance(error.body, dict) else {}
-        said = self._without_key(str(body.get("message") or error.message))[:300]
+        said = self._key.hidden_in(str(body.get("message") or error.message))[:300]
         text = f"{self.name} answered {status}" + (f" {code}" if code else "") + f": {said}"
         if status in (401, 403):
             return NotAllowed(
                 text,
                 where=where,
                 effect="rows stay where they are",
-                hint=f"check the key in `{self._key_name}` and the project it belongs to",
+                hint=f"check the key in `{self._key.variable}` and the project it belongs to",
             )
         if status == 404:
             return NotFound(text, where=where, hint="check the address and that the key belongs to the same project")
@@ -360,34 +339,6 @@ class OpenAIBatch:
                 )
             return Throttled(text, where=where, wait_seconds=retry_after(error.response.headers))
         return OutcomeUnknown(text, where=where)
-
-
-def _host(base_url: str) -> str:
-    """Host and port of an address, without the credentials that may stand before them."""
-    return urlsplit(base_url).netloc.rpartition("@")[2]
-
-
-def check_address(base_url: str) -> None:
-    """Refuse plain http anywhere but on this machine: the key would travel in the clear."""
-    parts = urlsplit(base_url)
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
-        return
-    raise UsageError(
-        "the provider's address must be https (plain http only on loopback)",
-        where=f"{parts.scheme or 'no scheme'}://{parts.hostname or ''}",
-        effect="nothing was sent",
-        hint="set [model] base_url or OPENAI_BASE_URL to an https address",
-    )
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header; dates, junk and negative values count as none."""
-    text = headers.get("retry-after", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < 86_400 else None
 
 
 def status_of(batch: Mapping[str, Any]) -> BatchStatus:
@@ -408,6 +359,8 @@ def status_of(batch: Mapping[str, Any]) -> BatchStatus:
         errors=complaints,
         known_word=word in STATES,
         expires_at=batch.get("expires_at") if isinstance(batch.get("expires_at"), int) else None,
+        owes_results=word == "completed",
+        out_of_time=word == "expired",
     )
 
 
@@ -433,33 +386,6 @@ def _refusal(complaints: tuple[LineError, ...]) -> Refusal:
     return Refusal.FILE
 
 
-def _object(answer: Any, what: str) -> dict[str, Any]:
-    """The JSON object of a raw answer. The SDK checks nothing: a 200 with a sign-in page is no error to it."""
-    try:
-        value = orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
-        raise OutcomeUnknown(f"the answer to {what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise OutcomeUnknown(f"the answer to {what} is not an object")
-    return value
-
-
-def _is_id(value: Mapping[str, Any]) -> bool:
-    return isinstance(value.get("id"), str) and bool(value["id"])
-
-
-def _identity(answer: Any, what: str) -> str:
-    value = _object(answer, what)
-    if not _is_id(value):
-        raise OutcomeUnknown(f"the answer to {what} carries no id")
-    return str(value["id"])
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number that is not negative, or None."""
-    return value if type(value) is int and value >= 0 else None
-
-
 def _schema_part(schema: Mapping[str, Any], *, strict: bool, chat: bool, tool: bool, name: str) -> dict[str, Any]:
     if tool and chat:
         function = {"name": name, "strict": strict, "parameters": schema}
@@ -472,22 +398,3 @@ def _schema_part(schema: Mapping[str, Any], *, strict: bool, chat: bool, tool: b
     if chat:
         return {"response_format": {"type": "json_schema", "json_schema": form}}
     return {"text": {"format": {"type": "json_schema", **form}}}
-
-
-def _merged(body: dict[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` over `body`: tables are merged, everything else replaces. What batchctl itself sets cannot be changed."""
-    own = {"model", "input", "messages", "instructions", "stream", "background"}
-    taken = sorted(own & params.keys())
-    if taken:
-        raise UsageError(
-            f"`{taken[0]}` cannot be set under [model] params",
-            where="[model] params",
-            effect="nothing was written",
-            hint="batchctl writes it itself; remove it from params",
-        )
-    for key, value in params.items():
-        if isinstance(value, Mapping) and isinstance(body.get(key), dict):
-            body[key] = {**body[key], **copy.deepcopy(dict(value))}
-        else:
-            body[key] = copy.deepcopy(value)
-    return body

@@ -23,7 +23,7 @@ from batchctl.chunks import segments
 from batchctl.chunks.write import lines_name, rows_name
 from batchctl.files import BLOCK_BYTES, open_private
 from batchctl.judging.decide import Judge
-from batchctl.judging.extract import openai_body, openai_http_error
+from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.model.batches import LiveAnswer
@@ -70,7 +70,14 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
             effect="nothing was sent",
             hint="batchctl submit does without a dry run",
         )
-    sample = list(_sample(workspace.directory(run.id) / "chunks", chunks, policy.pick, min(count, total), policy.seed))
+    codec = plan.codec()
+    sample = [
+        Sampled(source_id, body, digest(body).hex())
+        for source_id, line in _sample(
+            workspace.directory(run.id) / "chunks", chunks, policy.pick, min(count, total), policy.seed
+        )
+        for body in (codec.live_body(line),)
+    ]
     path = workspace.directory(run.id) / "dry-run.jsonl"
     stored = _stored(path, policy.max_age)
     provider = workspace.provider(plan)
@@ -145,12 +152,13 @@ def _call(workspace: Workspace, provider: Guarded, endpoint: str, body: bytes) -
 def _judge(plan: Plan, workspace: Workspace, answers: list[dict[str, Any]]) -> list[Verdict]:
     current = workspace.current_plan() or plan
     judge = Judge(current.schema(), parse=current.job.output.parse, review_refused=current.job.review.refused)
+    reader = READERS[plan.wire]
     verdicts = []
     for answer in answers:
         if answer["status"] == 200:
-            extracted = openai_body(answer["body"], plan.endpoint, plan.job.output.mode)
+            extracted = reader.body(answer["body"], plan.endpoint, plan.job.output.mode)
         else:
-            extracted = openai_http_error(answer["status"], answer["body"])
+            extracted = reader.http_error(answer["status"], answer["body"])
         verdicts.append(judge.verdict(extracted))
     return verdicts
 
@@ -172,8 +180,11 @@ def _stored(path: Path, max_age: float) -> dict[str, Any]:
     return found
 
 
-def _sample(chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int) -> Iterator[Sampled]:
-    """Requests of a run, chosen by `pick`, in source order. The same run and seed give the same sample."""
+def _sample(chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Source id and line of some requests of a run, chosen by `pick`.
+
+    In source order; the same run and seed give the same sample.
+    """
     total = sum(one.requests for one in rows)
     if pick == "first":
         wanted = set(range(count))
@@ -187,8 +198,7 @@ def _sample(chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int) -
     ids = (one for chunk in rows for (one,) in segments.tuples(chunks / rows_name(chunk.number), ("id",)))
     for place, (line, source_id) in enumerate(zip(_lines(chunks, rows), ids, strict=True)):
         if place in wanted:
-            body = orjson.dumps(orjson.loads(line)["body"])
-            yield Sampled(source_id.decode(), body, digest(body).hex())
+            yield source_id.decode(), line
 
 
 def _lines(chunks: Path, rows: list[Chunk]) -> Iterator[bytes]:

@@ -24,8 +24,9 @@ from batchctl.chunks.segments import VERDICTS, SegmentWriter
 from batchctl.chunks.write import copies_name, rows_name, verdicts_name
 from batchctl.files import BLOCK_BYTES, sync_directory
 from batchctl.judging.decide import Judge
-from batchctl.judging.extract import Extracted, openai_line
+from batchctl.judging.extracted import Extracted
 from batchctl.judging.schema import Schema
+from batchctl.judging.wires import READERS
 from batchctl.model.rows import Reason, Retry, RowState, Usage, Verdict
 
 LINE_BYTES = 64_000_000  # a longer line is not an answer
@@ -46,6 +47,7 @@ class Task:
     copies: int
     files: tuple[str, ...]
     endpoint: str
+    wire: str
     mode: str
     schema_text: bytes | None
     schema_where: str
@@ -221,7 +223,7 @@ def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    extracted = openai_line(value, task.endpoint, task.mode)
+    extracted = READERS[task.wire].line(value, task.endpoint, task.mode)
     if extracted.custom_id is None or extracted.custom_id.encode("utf-8", "surrogatepass") != custom_id:
         return None
     return extracted

@@ -39,6 +39,7 @@ class Pass:
     missing: int = 0
     expired: list[int] = field(default_factory=list)
     problems: list[BatchctlError] = field(default_factory=list)
+    unproven: list[int] = field(default_factory=list)  # open chunks whose batch may be one that still runs
 
 
 def poll(options: Options) -> Report:
@@ -62,13 +63,14 @@ def looked(workspace: Workspace, run: queries.Run) -> Pass:
     end = None if options.max_wait_seconds is None else time.monotonic() + options.max_wait_seconds
     while True:
         total.problems.clear()
+        total.unproven.clear()
         one_look(workspace, provider, run, total)
         left = unfinished(workspace, run)
         if not options.wait or not left:
             return total
         if any(not isinstance(one, ProviderError) or getattr(one, "billing", False) for one in total.problems):
             return total
-        moving = any(one.state in (ChunkState.SUBMITTED, ChunkState.ENDED) for one in left)
+        moving = bool(total.unproven) or any(one.state in (ChunkState.SUBMITTED, ChunkState.ENDED) for one in left)
         if not moving and not (
             _sendable(left) and window(workspace, provider) > queries.in_flight(workspace.ledger.db)
         ):
@@ -97,7 +99,7 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
     """Settle what is unknown, read every status, collect, then fill the room that became free."""
     db = workspace.ledger.db
     with _kept(total):
-        reconcile.settle(workspace, provider, run)
+        total.unproven += reconcile.settle(workspace, provider, run)
     intents = queries.live_intents(db, run.id)
     chunks = queries.chunks(db, run.id)
     for chunk in chunks:
@@ -147,12 +149,13 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
             return
         if status.state is BatchState.RUNNING:
             return
-        if status.vendor_status == "completed" and not status.files:
+        if status.owes_results and not status.files:
             raise ProviderError(
-                f"batch `{intent.batch_id}` is completed, but names no result file",
+                f"batch `{intent.batch_id}` is {status.vendor_status}, but names no result file",
                 where=f"run {chunk.run}, chunk {chunk.number}",
                 effect="its rows stay submitted; nothing is sent again",
-                hint="look at the batch at the provider; run `batchctl poll` again",
+                hint=f"look at the batch at the provider ({provider.name} keeps {provider.traits.retention}); "
+                "run `batchctl poll` again",
                 code="no_result_file",
             )
         with ledger.transaction() as db:
@@ -163,7 +166,7 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
     total.collected.append(chunk.number)
     _widen(workspace, provider)
     total.missing += missing
-    if status.vendor_status == "expired":
+    if status.out_of_time:
         total.expired.append(chunk.number)
 
 

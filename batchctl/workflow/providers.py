@@ -12,7 +12,7 @@ def providers() -> Report:
     rows = []
     for name in AVAILABLE:
         one = provider_for(name, {"base_url": "https://example.invalid/v1"})
-        limits = one.limits("/v1/responses")
+        limits = one.limits(one.traits.endpoints[0])
         rows.append(
             {
                 "provider": name,
@@ -33,7 +33,12 @@ def providers() -> Report:
         size = f"{row['file_bytes'] / 1e6:,.0f} MB"  # type: ignore[operator]
         keys = ", ".join(row["credentials"]) or "none"  # type: ignore[arg-type]
         lines.append(f"{row['provider']:<20} {row['requests']:>9,} {size:>8}  {keys:<16} " + " ".join(row["endpoints"]))  # type: ignore[arg-type]
-    lines.append(f"limits: {rows[0]['source']}; of openai-compatible servers: not verified")
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        if row["provider"] != "emulator":
+            sources.setdefault(str(row["source"]), []).append(str(row["provider"]))
+    lines += [f"limits of {', '.join(names)}: {source}" for source, names in sources.items()]
+    lines.append("of openai-compatible servers: not verified")
     return Report(
         "providers", None, Exit.OK, None, None, tuple(lines), "", {"providers": rows}, data="\n".join(lines) + "\n"
     )

@@ -3,15 +3,20 @@
 Not found is not proof: lists lag, and a request whose connection died can still act. So an absent batch is *fenced*
 (its input is deleted at the provider, nothing can run any more), then the settle time is waited out on the monotonic
 clock, then the provider is asked again. Only after two complete empty lists that far apart is the chunk free.
+
+Where a vendor keeps no mark, a list can only name batches that may be ours. Such a batch is never adopted by its looks:
+while it runs the chunk waits for its results, which tell; where nothing tells, a person decides.
 """
 
 from __future__ import annotations
 
 import time
+from enum import Enum, auto
 
+from batchctl.chunks.write import lines_name
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Intent
-from batchctl.model.batches import Candidate
+from batchctl.model.batches import Candidate, Proof
 from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown
 from batchctl.providers.guard import Guarded
 from batchctl.workflow.workspace import Workspace
@@ -22,17 +27,28 @@ WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, s
 STEP_SECONDS = 5.0
 
 
-def settle(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
-    """Bring every open intent of a run to an end: adopted, proved absent, or held."""
-    left = [one for one in _open(workspace, run) if not _adopted(workspace, provider, one)]
-    left = [one for one in left if not _held(workspace, one)]
+class Look(Enum):
+    """What one look at the provider says of an open intent."""
+
+    ADOPTED = auto()
+    ABSENT = auto()
+    UNPROVEN = auto()  # a batch that may be ours runs: its results will tell
+    UNDECIDABLE = auto()  # a batch may be ours, and nothing at the provider tells
+
+
+def settle(workspace: Workspace, provider: Guarded, run: queries.Run) -> list[int]:
+    """Bring every open intent of a run to an end: adopted, proved absent, or held. The chunks that wait for proof."""
+    looks = [(one, _look(workspace, provider, one)) for one in _open(workspace, run)]
+    waiting = [one.chunk for one, look in looks if look is Look.UNPROVEN]
+    left = [one for one, look in looks if look is not Look.ADOPTED and not _held(workspace, one, look)]
+    left = [one for one in left if one.chunk not in waiting]
     if not left:
-        return
+        return waiting
     for intent in left:
         fence(workspace, provider, intent)
-    left = [one for one in left if not _adopted(workspace, provider, one)]
+    left = [one for one in left if _look(workspace, provider, one) is Look.ABSENT]
     if not left:
-        return
+        return waiting
     fenced = provider.traits.fenced
     wait = workspace.options.seconds(
         "BATCHCTL_SETTLE_SECONDS", SETTLE_FENCED_SECONDS if fenced else SETTLE_UNFENCED_SECONDS
@@ -43,38 +59,47 @@ def settle(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
     )
     _wait(workspace, wait)
     for intent in left:
-        if not _adopted(workspace, provider, intent):
+        if _look(workspace, provider, intent) is Look.ABSENT:
             because = "two complete lists without it" + (", input deleted in between" if fenced else "")
             with workspace.ledger.transaction() as db:
                 transitions.give_back(db, intent.id, "absent", because=because)
+    return waiting
 
 
 def _open(workspace: Workspace, run: queries.Run) -> list[Intent]:
     return [one for one in queries.live_intents(workspace.ledger.db, run.id).values() if one.state == "open"]
 
 
-def _held(workspace: Workspace, intent: Intent) -> bool:
-    """`on_ambiguous = "hold"`: a person decides, whatever the lists say. Held ones stay held."""
+def _held(workspace: Workspace, intent: Intent, look: Look) -> bool:
+    """`on_ambiguous = "hold"`, or nothing can tell: a person decides, whatever the lists say. Held ones stay held."""
     chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)
     if chunk.state is transitions.ChunkState.HELD:
         return True
-    if workspace.policy.lane.on_ambiguous != "hold":
+    asked = workspace.policy.lane.on_ambiguous == "hold"
+    if not asked and look is not Look.UNDECIDABLE:
         return False
+    because = 'on_ambiguous = "hold"' if asked else "a batch may be it, and nothing at the provider tells"
     with workspace.ledger.transaction() as db:
-        transitions.hold(db, intent.id, because='on_ambiguous = "hold": waits for `batchctl resolve`')
+        transitions.hold(db, intent.id, because=f"{because}: waits for `batchctl resolve`")
     return True
 
 
-def candidates(provider: Guarded, intent: Intent) -> list[Candidate]:
-    """Every batch at the provider that carries this intent's mark or reads its input, oldest first."""
-    return provider.find(intent.staged, tag=intent.id, since=intent.created_epoch - WINDOW_SECONDS)
+def candidates(workspace: Workspace, provider: Guarded, intent: Intent) -> list[Candidate]:
+    """Every batch at the provider that is or may be this intent's and belongs to no other, oldest first."""
+    staged = intent.staged
+    if not provider.traits.uploads:
+        path = workspace.directory(intent.run) / "chunks" / lines_name(intent.chunk)
+        staged = provider.stage(path, name=intent.id)
+    known = queries.batches_claimed(workspace.ledger.db)
+    since = intent.created_epoch - WINDOW_SECONDS
+    return [one for one in provider.find(staged, tag=intent.id, since=since, known=known) if one.batch_id not in known]
 
 
-def _adopted(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
+def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
     """Look once; adopt the oldest batch that is ours. Further ones (a repeated POST) are cancelled and reported."""
     workspace.same_account(provider, intent.account, intent.id)
     try:
-        found = candidates(provider, intent)
+        found = candidates(workspace, provider, intent)
     except NotAllowed:
         raise
     except BatchctlError as error:
@@ -85,11 +110,13 @@ def _adopted(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
             hint=f"run the same command again later; `batchctl resolve {intent.run}` shows what is known",
         ) from error
     ledger = workspace.ledger
-    ours = [one for one in found if queries.claimed(ledger.db, one.batch_id) is None]
+    ours = [one for one in found if one.proof is Proof.CERTAIN]
+    if not ours and found:
+        return _unproven(workspace, intent, found)
     if not ours:
         with ledger.transaction() as db:
             transitions.saw_nothing(db, intent.id, epoch=time.time())
-        return False
+        return Look.ABSENT
     first, *extra = ours
     for one in extra:  # before the adoption: after a kill in between, the next look finds them all again
         provider.cancel(one.batch_id)
@@ -110,7 +137,21 @@ def _adopted(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
     workspace.options.note(
         f"{intent.run} chunk {intent.chunk}: found batch {first.batch_id} at {provider.name}; adopted, nothing sent again"
     )
-    return True
+    return Look.ADOPTED
+
+
+def _unproven(workspace: Workspace, intent: Intent, found: list[Candidate]) -> Look:
+    """Batches that may be this intent's: said once, and nothing is sent while one of them can still turn out to be."""
+    runs = [one for one in found if one.proof is Proof.WHEN_ENDED]
+    names = ", ".join(one.batch_id for one in runs or found)
+    why = f"{names} may be it, by {found[0].by}; " + (
+        "its results will tell" if runs else "nothing at the provider tells"
+    )
+    if intent.note != why and (runs or not intent.note):
+        with workspace.ledger.transaction() as db:
+            transitions.await_proof(db, intent.id, because=why)
+        workspace.options.note(f"{intent.run} chunk {intent.chunk}: {why}; nothing is sent meanwhile")
+    return Look.UNPROVEN if runs else Look.UNDECIDABLE
 
 
 def fence(workspace: Workspace, provider: Guarded, intent: Intent) -> None:

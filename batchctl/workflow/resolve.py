@@ -10,6 +10,7 @@ from typing import Any
 from batchctl.files import sha256_of, write_file
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Intent
+from batchctl.model.batches import Proof
 from batchctl.model.errors import BatchctlError, ConsentMissing, Exit, UsageError
 from batchctl.workflow import reconcile
 from batchctl.workflow.reports import Report, no_cost, plural
@@ -83,8 +84,9 @@ def _evidence(workspace: Workspace, intent: Intent) -> dict[str, Any]:
     try:
         provider = workspace.provider(workspace.frozen_plan())
         workspace.same_account(provider, intent.account, intent.id)
-        listed = [asdict(one) for one in reconcile.candidates(provider, intent)]
-        asked = f"the provider lists {plural(len(listed), 'batch', 'batches')} with its mark or input"
+        listed = [asdict(one) for one in reconcile.candidates(workspace, provider, intent)]
+        sign = "with its mark or input" if provider.traits.searchable else "that may be it"
+        asked = f"the provider lists {plural(len(listed), 'batch', 'batches')} {sign}"
     except BatchctlError as error:
         listed, asked = None, f"the provider could not be asked: {error.what}"
     lines = [
@@ -96,7 +98,8 @@ def _evidence(workspace: Workspace, intent: Intent) -> dict[str, Any]:
     ]
     for one in listed or []:
         created = datetime.fromtimestamp(one["created_at"] or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        lines.append(f"    {one['batch_id']}   created {created}   {one['vendor_status']}   by {one['by']}")
+        told = {Proof.WHEN_ENDED: "; its results will tell", Proof.NEVER: "; nothing tells"}.get(one["proof"], "")
+        lines.append(f"    {one['batch_id']}   created {created}   {one['vendor_status']}   by {one['by']}{told}")
     lines.append("  unknown   whether the provider acted on the request; the batch may exist and be billed")
     return {
         "chunk": chunk.number,
@@ -117,30 +120,37 @@ def _decide(
     workspace: Workspace, intent: Intent, evidence: dict[str, Any], *, adopt: str | None, not_sent: bool
 ) -> str:
     ledger = workspace.ledger
-    listed = [one["batch_id"] for one in evidence["candidates"] or []]
+    listed = {one["batch_id"]: one["proof"] for one in evidence["candidates"] or []}
+    certain = [batch_id for batch_id, proof in listed.items() if proof is Proof.CERTAIN]
+    options = workspace.options
     if adopt is not None:
         owner = queries.claimed(ledger.db, adopt)
         if owner is not None:
             raise UsageError(f"batch `{adopt}` belongs to {owner} already", effect="nothing was changed")
         if evidence["candidates"] is not None and adopt not in listed:
             raise UsageError(
-                f"batch `{adopt}` carries neither the mark nor the input of chunk {intent.chunk}",
+                f"batch `{adopt}` is not one that could be chunk {intent.chunk}",
                 where=f"run {intent.run}, {evidence['asked']}",
                 effect="nothing was changed: none of its results could be joined to our rows",
                 hint=f"`batchctl resolve {intent.run}` shows what the provider lists now",
             )
+        question = (
+            f"Nothing proves yet that batch {adopt} is chunk {intent.chunk}; if it is not, its answers join no row."
+        )
+        unsure = listed.get(adopt) is not Proof.CERTAIN
+        if unsure and not options.yes and not (options.ask and options.ask(f"{question} Take it?")):
+            raise ConsentMissing(question, where=f"run {intent.run}", effect="nothing was changed", hint="add --yes")
         provider = workspace.provider(workspace.frozen_plan())
         provider.poll(adopt)  # it exists, under this account
         with ledger.transaction() as db:
             transitions.accept(db, intent.id, adopt, because="adopted by a person")
         return f"chunk {intent.chunk} is batch {adopt}"
-    options = workspace.options
-    if not_sent and listed:
+    if not_sent and certain:
         raise UsageError(
-            f"the provider has batch `{listed[0]}`: chunk {intent.chunk} was sent",
+            f"the provider has batch `{certain[0]}`: chunk {intent.chunk} was sent",
             where=f"run {intent.run}",
             effect="nothing was changed",
-            hint=f"batchctl resolve {intent.run} --chunk {intent.chunk} --adopt {listed[0]}",
+            hint=f"batchctl resolve {intent.run} --chunk {intent.chunk} --adopt {certain[0]}",
         )
     if not_sent:
         question = "If the batch exists after all, these rows will be paid twice. Send them again?"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from batchctl.chunks.write import lines_name
 from batchctl.files import crash_point, sha256_of
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
@@ -152,7 +153,7 @@ def send_waiting(
             sent.waiting = len(waiting) - place
             sent.why_waiting = "not sent: their answers were lost, and no batch was made"
             break
-        if state is not ChunkState.HELD:
+        if state not in (ChunkState.HELD, ChunkState.INTENT):
             sent.chunks.append(chunk.number)
         workspace.options.progress("submit", place + 1, len(waiting))
     return sent
@@ -184,7 +185,7 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
     """
     ledger = workspace.ledger
     plan = workspace.frozen_plan(chunk.settings)
-    path = workspace.directory(run.id) / "chunks" / f"{chunk.number:04d}.jsonl"
+    path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
     if not path.is_file() or sha256_of(path) != chunk.sha256:
         raise StorageFailed(
             "a request file is not what was prepared",
@@ -204,6 +205,8 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
         with ledger.transaction() as db:
             transitions.move(db, run.id, chunk.number, ChunkState.UPLOADED, because="input uploaded", staged=staged)
         crash_point("K6")
+    elif not provider.traits.uploads:
+        staged = provider.stage(path, name=f"{tag}.jsonl")
     workspace.still_ours()
     with ledger.transaction() as db:
         transitions.open_intent(

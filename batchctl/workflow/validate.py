@@ -98,6 +98,7 @@ def _task(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array |
         copies=chunk.copies,
         files=tuple(one for one in names if one.endswith(".jsonl")),
         endpoint=settings.endpoint,
+        wire=sent_with.wire,
         mode=sent_with.job.output.mode,
         schema_text=None if plan.schema_text is None else plan.schema_text.encode(),
         schema_where=plan.where["schema"],

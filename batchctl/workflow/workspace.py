@@ -88,7 +88,12 @@ class Plan:
 
     @property
     def endpoint(self) -> str:
-        return self.job.model.endpoint or "/v1/responses"
+        return self.job.model.endpoint or self.codec().traits.endpoints[0]
+
+    @property
+    def wire(self) -> str:
+        """Whose shapes the results have."""
+        return self.codec().traits.wire
 
     def schema(self) -> Schema | None:
         from batchctl.judging.schema import Schema
@@ -167,7 +172,7 @@ def plan_for(job: Job, where: str, *, names: Mapping[str, str] | None = None) ->
     schema_path = job.base / names.get("schema", job.output.schema_ or "") if job.output.schema_ else None
     schema = _text(schema_path, "[output] schema", where) if schema_path else None
     model = job.model
-    endpoint = model.endpoint or "/v1/responses"
+    endpoint = model.endpoint or provider_for(model.provider, model_settings(job)).traits.endpoints[0]
     settings = _digest(
         [
             model.provider,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
-import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -27,7 +25,8 @@ from batchctl.providers.guard import Guarded
 from batchctl.providers.openai import ENDPOINTS, STATES, OpenAIBatch
 from tests.conformance.contract import CANARY, TAG, ProviderContract, Waits, everything
 from tests.conftest import SHARED, NewProvider
-from tests.support.provider import Provider, until
+from tests.support.emulated import Emulated
+from tests.support.provider import Provider
 
 FIXTURES = SHARED / "contracts" / "fixtures-openai"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the wire fixtures are not beside the checkout")
@@ -42,56 +41,20 @@ CALLS = {
     "delete": "DELETE /v1/files/*",
     "live": "POST /v1/responses",
 }
-ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-class Emulated:
-    """What the contract does to a vendor, done to the emulator."""
+class OpenAIEmulated(Emulated):
+    """The emulator's OpenAI wire."""
+
+    calls_of = CALLS
+    create_path = "/v1/batches"
 
     def __init__(self, provider: Provider) -> None:
-        self.provider = provider
+        super().__init__(provider)
         self.url = provider.base_url
 
-    def strike(self, call: str, do: str, **more: Any) -> None:
-        self.provider.fault(CALLS[call], do, **more)
-
-    def creates(self) -> int:
-        return len([one for one in self.provider.calls("POST", "/v1/batches") if one["path"] == "/v1/batches"])
-
-    def batches(self) -> list[str]:
-        return [one["id"] for one in self.provider.books().creates]
-
-    def calls(self) -> int:
-        return len(self.provider.calls())
-
-    def rows_billed(self) -> int:
-        return len(self.provider.books().rows)
-
-    def show(self, batch_id: str, **fields: Any) -> None:
-        self.provider.force(batch_id, **fields)
-
-    def end(self, batch_id: str, how: str, *, after: int) -> None:
-        """The emulator tells by the clock how far a batch is, so the batch's times are moved."""
-        self._change(batch_id, "validate_due = 0")
-        until(lambda: self._shown(batch_id)["status"] == "in_progress")
-        now, total = time.time(), self._shown(batch_id)["request_counts"]["total"]
-        span = 1e6
-        begun = now - span * (after + 0.5) / total
-        self._change(batch_id, f"in_progress_at = {begun}, finalize_due = {begun + span}, end_due = {begun + 2 * span}")
-        self.provider.force(batch_id, status=how)
-
-    def _change(self, batch_id: str, what: str) -> None:
-        with closing(sqlite3.connect(self.provider.state / "emulator.sqlite", timeout=60)) as db, db:
-            db.execute(f"UPDATE batch SET {what} WHERE id = ?", (batch_id,))
-
-    def settle(self, batch_id: str) -> None:
-        until(lambda: self._shown(batch_id)["status"] in ENDED)
-
-    def _shown(self, batch_id: str) -> Any:
-        return self.provider.ask("GET", f"/v1/batches/{batch_id}")
-
     def mark_again(self, batch_id: str) -> str:
-        first = self._shown(batch_id)
+        first = self.provider.ask("GET", f"/v1/batches/{batch_id}")
         body = {name: first[name] for name in ("input_file_id", "endpoint", "metadata", "completion_window")}
         return str(self.provider.ask("POST", "/v1/batches", body)["id"])
 
@@ -101,7 +64,7 @@ class TestOpenAI(ProviderContract):
     vendor_states = STATES
     model = "gpt-5.4-mini"
 
-    def build(self, server: Emulated | str | None, *, key: str = CANARY) -> OpenAIBatch:
+    def build(self, server: OpenAIEmulated | str | None, *, key: str = CANARY) -> OpenAIBatch:
         url = server if isinstance(server, str) or server is None else server.url
         return OpenAIBatch(base_url=url or "http://127.0.0.1:1/v1", api_key=key)
 
@@ -112,12 +75,12 @@ class TestOpenAI(ProviderContract):
         monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
 
     @pytest.fixture
-    def server(self, new_provider: NewProvider) -> Emulated:
-        return Emulated(new_provider())
+    def server(self, new_provider: NewProvider) -> OpenAIEmulated:
+        return OpenAIEmulated(new_provider())
 
     @pytest.fixture
-    def slow_server(self, new_provider: NewProvider) -> Emulated:
-        return Emulated(new_provider(latency="1h"))
+    def slow_server(self, new_provider: NewProvider) -> OpenAIEmulated:
+        return OpenAIEmulated(new_provider(latency="1h"))
 
 
 # --- a server that says anything ----------------------------------------------------------------------------------------

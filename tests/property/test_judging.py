@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchctl.judging.decide import Judge
-from batchctl.judging.extract import Extracted, openai_body, openai_http_error, openai_line
+from batchctl.judging.extracted import Extracted
+from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 from batchctl.judging.schema import Schema
 from batchctl.judging.strict_json import NotJson, one_line, parse
 from batchctl.judging.text import printable

@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 MODULES = (
+    "anthropic.resources.messages.batches",
     "anyio.from_thread",
     "openai.resources.batches",
     "openai.resources.files",
@@ -25,7 +26,7 @@ MODULES = (
     "pyarrow.csv",
     "pyarrow.parquet",
     "batchctl.cli.main",
-    "batchctl.emulator.openai_wire",
+    "batchctl.emulator.wires",
     "batchctl.emulator.process",
     "batchctl.emulator.server",
     "batchctl.tables.delimited",

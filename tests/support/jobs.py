@@ -59,14 +59,17 @@ class JobFolder:
             "PATH": os.environ["PATH"],
             "HOME": str(path),
             "OPENAI_API_KEY": KEY,
+            "ANTHROPIC_API_KEY": KEY,
             "SSL_CERT_DIR": str(path),  # nothing here speaks TLS, and reading certificates takes its time
             "BATCHCTL_SETTLE_SECONDS": "0.05",
             "BATCHCTL_POLL_SECONDS": "0.05",
             "BATCHCTL_RETRY_SECONDS": "0.005",
             "BATCHCTL_YES": "1",
         }
+        self.marked = True  # False: the wire keeps no mark with a batch, and the provider is this job's alone
         if provider is not None:
             self.env["OPENAI_BASE_URL"] = provider.base_url
+            self.env["ANTHROPIC_BASE_URL"] = provider.url
 
     # --- files ---
 
@@ -89,6 +92,7 @@ class JobFolder:
             writer.writerows(listed)
         (self.path / "prompt.md").write_text(prompt)
         (self.path / "schema.json").write_text(json.dumps(schema))
+        self.marked = '"anthropic"' not in keys.get("model", "")
         tables = {
             "source": 'path = "rows.csv"\nid = "id"',
             "prompt": 'file = "prompt.md"',
@@ -158,7 +162,7 @@ class JobFolder:
     @property
     def books(self) -> Books:
         assert self.provider is not None
-        return self.provider.books(self.run_id)
+        return self.provider.books(self.run_id if self.marked else None)
 
     def check_files(self) -> None:
         """What `check` finds: every file the ledger names is there and is what it was."""

@@ -78,7 +78,7 @@ class Provider:
         self.ask("DELETE", "/emulator/faults")
 
     def force(self, batch_id: str, **fields: Any) -> Any:
-        """Put a batch where a test needs it: an end, an unknown status, other fields; see `openai_wire.force`."""
+        """Put a batch where a test needs it: an end, an unknown status, other fields; see `batches.force`."""
         return self.ask("POST", f"/emulator/batches/{batch_id}", fields)
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str = "sk-test") -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchctl.judging.decide import Judge
-from batchctl.judging.extract import Extracted
+from batchctl.judging.extracted import Extracted
 from batchctl.judging.schema import Schema
 from batchctl.model.rows import Reason, Retry, RowState, Usage
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from batchctl.judging.decide import Judge
-from batchctl.judging.extract import Extracted, openai_body, openai_http_error, openai_line
+from batchctl.judging.extracted import Extracted
+from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 from batchctl.judging.schema import Schema
 from batchctl.model.rows import Reason, Retry, RowState, Usage
 

@@ -4,109 +4,40 @@ A result line is `{"id", "custom_id", "response": {"status_code", "request_id", 
 same in output and error files; a failed request carries its error in `response.body.error`, one that never ran in the
 top-level `error` (Batch guide, developers.openai.com/api/docs/guides/batch, and the OpenAPI description's
 `BatchRequestOutput`, both as of November 2026). Azure sends the same with fields more or fewer.
-
-A status of 200 does not mean that the answer can be used, so each shape is asked in this order: refused or filtered,
-cut off, failed at the provider, known at all, empty. What is not known is never an answer and never a reason to send
-the row again: it becomes `provider` with `Retry.NONE`, and the detail names the unknown word. Codes, types and fields
-decide, never the text of a message. Nothing here raises, whatever JSON value arrives in whatever place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite
 from types import NoneType
 from typing import Any
 
+from batchctl.judging.extracted import (
+    EMPTY,
+    TOOL,
+    Extracted,
+    Unusable,
+    counted,
+    cut_off,
+    filtered,
+    kind_of,
+    name_of,
+    refused,
+    unknown,
+    word_of,
+)
+from batchctl.judging.openai_errors import class_of, error_codes, error_words
 from batchctl.judging.text import printable
 from batchctl.model.rows import Reason, Retry, Usage
 
-EMPTY = "the answer is empty"
-TOOL = "tool"
-"""The `mode` in which the arguments of a tool call are the answer."""
-
-_BILLING = frozenset(
-    (
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-    )
-)
-"""Codes and types that waiting does not cure (developers.openai.com/api/docs/guides/error-codes, November 2026)."""
-
-_POLICY = frozenset(
-    (
-        "content_filter",  # Azure, for the input
-        "content_policy_violation",
-        "moderation_blocked",
-        "invalid_prompt",
-        "bio_policy",
-        "misalignment_policy_violation",
-        "image_content_policy_violation",
-    )
-)
-"""Codes of an input or an answer that the provider's policy blocked (openai 3.52.0, `ResponseError.code`)."""
-
-_TRANSIENT = frozenset(
-    (
-        "server_error",
-        "rate_limit_exceeded",
-        "request_timeout",
-        "slow_down",
-        "server_is_overloaded",
-        "vector_store_timeout",
-    )
-)
-_TRANSIENT_STATUS = frozenset((0, 408, 429, 500, 502, 503, 504, 529))
-_REFUSED_STATUS = frozenset((400, 404, 413, 422))
-_NOT_RUN = {
-    "batch_expired": (Reason.EXPIRED, Retry.TRANSIENT),
-    "batch_cancelled": (Reason.PROVIDER, Retry.USER),
-}
-_MOST_TOKENS = 10**12
 _MOST_SECONDS = 2**40
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """What a result holds. `reason` is None exactly when there is an answer: in `text`, or in `value` for data.
-
-    `value` is the answer of endpoints that give no text: an embedding (several: a list of them, in the order of the
-    input) or a moderation result (several: a list). `paid`: the provider delivered an answer, usable or not.
-    """
-
-    custom_id: str | None = None
-    text: str | None = None
-    usage: Usage | None = None
-    reason: Reason | None = None
-    detail: str = ""
-    retry: Retry = Retry.NONE
-    paid: bool = False
-    request_id: str = ""
-    model: str = ""
-    created_at: int | None = None
-    value: Any = None
-
-
-class _Unusable(Exception):
-    """An answer that cannot be used, and why."""
-
-    def __init__(self, reason: Reason, detail: str, retry: Retry = Retry.NONE, *, paid: bool = True) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-        self.retry = retry
-        self.paid = paid
 
 
 def openai_line(line: Any, endpoint: str, mode: str = "native") -> Extracted:
     """One parsed line of an output or error file. `endpoint` is the batch's, `mode` what the request asked for."""
     if not isinstance(line, dict):
-        return Extracted(reason=Reason.PROVIDER, detail=f"the line is {_kind(line)}, not an object")
+        return Extracted(reason=Reason.PROVIDER, detail=f"the line is {kind_of(line)}, not an object")
     custom_id = line.get("custom_id")
     if not isinstance(custom_id, str):
         custom_id = None
@@ -115,18 +46,18 @@ def openai_line(line: Any, endpoint: str, mode: str = "native") -> Extracted:
     if response is None:
         return _not_run(error, custom_id)
     if not isinstance(response, dict):
-        return Extracted(custom_id, reason=Reason.PROVIDER, detail=f"`response` is {_kind(response)}, not an object")
+        return Extracted(custom_id, reason=Reason.PROVIDER, detail=f"`response` is {kind_of(response)}, not an object")
     status = response.get("status_code")
     body = response.get("body")
-    request_id = _name(response.get("request_id"))
+    request_id = name_of(response.get("request_id"))
     if type(status) is not int or status != 200:
         answered = isinstance(body, dict) and any(body.get(field) for field in ("output", "choices", "data", "results"))
         if answered or type(status) not in (int, NoneType):
-            detail = f"an answer with the status {_word(status)} is not understood"
+            detail = f"an answer with the status {word_of(status)} is not understood"
             return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, answered, request_id)
         return _failed(status, body, custom_id, request_id)
     if error is not None:
-        detail = f"an answer with status 200 and an error is not understood: {_error_words(error)}"
+        detail = f"an answer with status 200 and an error is not understood: {error_words(error)}"
         return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, True, request_id)
     return _body(body, endpoint, mode, custom_id, request_id)
 
@@ -143,7 +74,7 @@ def openai_http_error(status: int | None, body: Any) -> Extracted:
 
 def _body(body: Any, endpoint: str, mode: str, custom_id: str | None, request_id: str) -> Extracted:
     if not isinstance(body, dict):
-        detail = f"the answer is {_kind(body)}, not an object"
+        detail = f"the answer is {kind_of(body)}, not an object"
         return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, body is not None, request_id)
     reader = _READERS.get(endpoint)
     usage = _usage(body.get("usage"))
@@ -155,15 +86,15 @@ def _body(body: Any, endpoint: str, mode: str, custom_id: str | None, request_id
     paid = True
     try:
         if reader is None:
-            raise _unknown("endpoint", endpoint)
+            raise unknown("endpoint", endpoint)
         found = reader(body, mode)
         if isinstance(found, str):
             if not found or found.isspace():
-                raise _Unusable(Reason.INVALID_JSON, EMPTY, Retry.CHANGE)
+                raise Unusable(Reason.INVALID_JSON, EMPTY, Retry.CHANGE)
             text = found
         else:
             value = found
-    except _Unusable as finding:
+    except Unusable as finding:
         reason, retry = finding.reason, finding.retry
         detail = printable(finding.detail)
         paid = finding.paid or (usage is not None and usage.output_tokens > 0)
@@ -179,13 +110,13 @@ def _body(body: Any, endpoint: str, mode: str, custom_id: str | None, request_id
         retry,
         paid,
         request_id,
-        _name(body.get("model")),
+        name_of(body.get("model")),
         created_at if type(created_at) is int and 0 <= created_at < _MOST_SECONDS else _seconds(created_at),
         value,
     )
 
 
-# --- endpoints: each returns the text or the data, or raises `_Unusable` -------------------------------------------
+# --- endpoints: each returns the text or the data, or raises `Unusable` -------------------------------------------
 
 
 def _responses(body: dict[str, Any], mode: str) -> str:
@@ -202,26 +133,26 @@ def _responses(body: dict[str, Any], mode: str) -> str:
     cut = False
     for item in output:
         if not isinstance(item, dict):
-            raise _Unusable(Reason.PROVIDER, f"an item of `output` is {_kind(item)}, not an object")
+            raise Unusable(Reason.PROVIDER, f"an item of `output` is {kind_of(item)}, not an object")
         kind = item.get("type")
         if kind == "message":
             texts: list[str] = []
             parts = item.get("content")
             if not isinstance(parts, list):
-                raise _Unusable(Reason.PROVIDER, f"the content of a message is {_kind(parts)}, not a list")
+                raise Unusable(Reason.PROVIDER, f"the content of a message is {kind_of(parts)}, not a list")
             for part in parts:
                 if not isinstance(part, dict):
-                    raise _Unusable(Reason.PROVIDER, f"a part of a message is {_kind(part)}, not an object")
+                    raise Unusable(Reason.PROVIDER, f"a part of a message is {kind_of(part)}, not an object")
                 part_kind = part.get("type")
                 if part_kind == "output_text":
                     text = part.get("text")
                     if not isinstance(text, str):
-                        raise _Unusable(Reason.PROVIDER, f"the text of a message is {_kind(text)}, not a string")
+                        raise Unusable(Reason.PROVIDER, f"the text of a message is {kind_of(text)}, not a string")
                     texts.append(text)
                 elif part_kind == "refusal":
-                    raise _refusal(part.get("refusal"))
+                    raise refused(part.get("refusal"))
                 else:
-                    strange = strange or f"message part {_word(part_kind)}"
+                    strange = strange or f"message part {word_of(part_kind)}"
             cut = cut or item.get("status") == "incomplete"
             messages.append((item.get("phase"), texts))
         elif kind == "function_call":
@@ -230,14 +161,14 @@ def _responses(body: dict[str, Any], mode: str) -> str:
         elif kind == "custom_tool_call":
             calls.append(item.get("input"))
         elif kind != "reasoning":
-            strange = strange or f"output item {_word(kind)}"
+            strange = strange or f"output item {word_of(kind)}"
 
     if status != "completed":
         raise _not_completed(body, status)
     if body.get("error") is not None:
-        raise _Unusable(Reason.PROVIDER, f"completed, yet with an error: {_error_words(body['error'])}")
+        raise Unusable(Reason.PROVIDER, f"completed, yet with an error: {error_words(body['error'])}")
     if cut:
-        raise _truncated("a part of it is incomplete")
+        raise cut_off("a part of it is incomplete")
     if len(messages) == 1:
         answer = "".join(messages[0][1])
     else:
@@ -250,31 +181,31 @@ def _responses(body: dict[str, Any], mode: str) -> str:
     if mode == TOOL or (calls and (not answer or answer.isspace())):
         return _arguments(calls)
     if strange and (not answer or strange.startswith("message part")):
-        raise _Unusable(Reason.PROVIDER, f"the answer holds an unknown {strange}")
+        raise Unusable(Reason.PROVIDER, f"the answer holds an unknown {strange}")
     return answer
 
 
-def _not_completed(body: dict[str, Any], status: Any) -> _Unusable:
+def _not_completed(body: dict[str, Any], status: Any) -> Unusable:
     """Statuses of a response other than completed (openai 3.52.0, `ResponseStatus` and `IncompleteDetails`)."""
     if status == "incomplete":
         details = body.get("incomplete_details")
         why = details.get("reason") if isinstance(details, dict) else None
         if why == "content_filter":
-            return _filtered()
+            return filtered()
         if why == "max_output_tokens":
-            return _truncated("max_output_tokens reached")
-        return _unknown("reason of an incomplete answer", why)
+            return cut_off("max_output_tokens reached")
+        return unknown("reason of an incomplete answer", why)
     if status == "failed":
         error = body.get("error")
-        reason, retry = _class_of(200, *_error_codes(error))
-        return _Unusable(reason, f"failed: {_error_words(error)}", retry, paid=False)
+        reason, retry = class_of(200, *error_codes(error))
+        return Unusable(reason, f"failed: {error_words(error)}", retry, paid=False)
     if status == "cancelled":
-        return _Unusable(Reason.PROVIDER, "the response was cancelled", Retry.USER, paid=False)
+        return Unusable(Reason.PROVIDER, "the response was cancelled", Retry.USER, paid=False)
     if status in ("queued", "in_progress"):
-        return _Unusable(Reason.PROVIDER, f"the response is still {status}", paid=False)
+        return Unusable(Reason.PROVIDER, f"the response is still {status}", paid=False)
     if status is None and body.get("error") is not None:
         return _no_answer(body, "status", None)
-    return _unknown("status", status)
+    return unknown("status", status)
 
 
 def _chat(body: dict[str, Any], mode: str) -> str:
@@ -285,11 +216,11 @@ def _chat(body: dict[str, Any], mode: str) -> str:
         finish = choice.get("finish_reason")
         if not isinstance(message, dict):
             if finish == "content_filter":  # Azure leaves the message out
-                raise _filtered()
-            raise _Unusable(Reason.PROVIDER, f"the message is {_kind(message)}, not an object")
+                raise filtered()
+            raise Unusable(Reason.PROVIDER, f"the message is {kind_of(message)}, not an object")
         refusal = message.get("refusal")
         if refusal:
-            raise _refusal(refusal)
+            raise refused(refusal)
         _check_finish(finish, ("stop", "tool_calls", "function_call"))
         text = _content(message.get("content"))
         if mode == TOOL or not text or text.isspace():
@@ -307,7 +238,7 @@ def _completions(body: dict[str, Any], _: str) -> str:
         _check_finish(choice.get("finish_reason"), ("stop",))
         text = choice.get("text")
         if not isinstance(text, str):
-            raise _Unusable(Reason.PROVIDER, f"the text is {_kind(text)}, not a string")
+            raise Unusable(Reason.PROVIDER, f"the text is {kind_of(text)}, not a string")
         answers.append(text)
     return _agreed(answers)
 
@@ -321,10 +252,10 @@ def _embeddings(body: dict[str, Any], _: str) -> Any:
     for item in data:
         index = item.get("index") if isinstance(item, dict) else None
         if type(index) is not int or not 0 <= index < len(data) or index in vectors:
-            raise _Unusable(Reason.PROVIDER, f"an embedding has the index {_word(index)}")
+            raise Unusable(Reason.PROVIDER, f"an embedding has the index {word_of(index)}")
         vector = item.get("embedding")
         if not _is_vector(vector):
-            raise _Unusable(Reason.PROVIDER, f"embedding {index} is not a list of finite numbers")
+            raise Unusable(Reason.PROVIDER, f"embedding {index} is not a list of finite numbers")
         vectors[index] = vector
     ordered = [vectors[index] for index in range(len(data))]
     return ordered[0] if len(ordered) == 1 else ordered
@@ -337,7 +268,7 @@ def _moderations(body: dict[str, Any], _: str) -> Any:
         raise _no_answer(body, "results", results)
     for result in results:
         if not isinstance(result, dict) or type(result.get("flagged")) is not bool:
-            raise _Unusable(Reason.PROVIDER, "a moderation result has no `flagged`")
+            raise Unusable(Reason.PROVIDER, "a moderation result has no `flagged`")
     return results[0] if len(results) == 1 else results
 
 
@@ -360,19 +291,19 @@ def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
         raise _no_answer(body, "choices", choices)
     for choice in choices:
         if not isinstance(choice, dict):
-            raise _Unusable(Reason.PROVIDER, f"a choice is {_kind(choice)}, not an object")
+            raise Unusable(Reason.PROVIDER, f"a choice is {kind_of(choice)}, not an object")
     if body.get("error") is not None:
-        raise _Unusable(Reason.PROVIDER, f"an answer and an error in one: {_error_words(body['error'])}")
+        raise Unusable(Reason.PROVIDER, f"an answer and an error in one: {error_words(body['error'])}")
     return choices
 
 
 def _check_finish(finish: Any, usual: tuple[str, ...]) -> None:
     if finish == "content_filter":
-        raise _filtered()
+        raise filtered()
     if finish == "length":
-        raise _truncated("finish_reason is length")
+        raise cut_off("finish_reason is length")
     if finish not in usual:
-        raise _unknown("finish_reason", finish)
+        raise unknown("finish_reason", finish)
 
 
 def _content(content: Any) -> str:
@@ -380,15 +311,15 @@ def _content(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise _Unusable(Reason.PROVIDER, f"the content is {_kind(content)}, not a string")
+        raise Unusable(Reason.PROVIDER, f"the content is {kind_of(content)}, not a string")
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "refusal":
-            raise _refusal(part.get("refusal"))
+            raise refused(part.get("refusal"))
         text = part.get("text") if kind == "text" else None
         if not isinstance(text, str):
-            raise _unknown("content part", kind)
+            raise unknown("content part", kind)
         texts.append(text)
     return "".join(texts)
 
@@ -402,7 +333,7 @@ def _tool_calls(message: dict[str, Any]) -> list[Any]:
             return []
         calls = [{"function": function}]
     if not isinstance(calls, list):
-        raise _Unusable(Reason.PROVIDER, f"`tool_calls` is {_kind(calls)}, not a list")
+        raise Unusable(Reason.PROVIDER, f"`tool_calls` is {kind_of(calls)}, not a list")
     found = []
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
@@ -412,25 +343,25 @@ def _tool_calls(message: dict[str, Any]) -> list[Any]:
         elif isinstance(custom, dict):
             found.append(custom.get("input"))
         else:
-            raise _unknown("tool call", call.get("type") if isinstance(call, dict) else call)
+            raise unknown("tool call", call.get("type") if isinstance(call, dict) else call)
     return found
 
 
 def _arguments(calls: list[Any]) -> str:
     """The arguments of the one tool call that is the answer."""
     if not calls:
-        raise _Unusable(Reason.INVALID_JSON, "the model called no tool", Retry.CHANGE)
+        raise Unusable(Reason.INVALID_JSON, "the model called no tool", Retry.CHANGE)
     for arguments in calls:
         if not isinstance(arguments, str):
-            raise _Unusable(Reason.PROVIDER, f"the arguments of a tool call are {_kind(arguments)}, not a string")
+            raise Unusable(Reason.PROVIDER, f"the arguments of a tool call are {kind_of(arguments)}, not a string")
     if any(arguments != calls[0] for arguments in calls):
-        raise _Unusable(Reason.CONFLICT, f"the model made {len(calls)} different tool calls", Retry.CHANGE)
+        raise Unusable(Reason.CONFLICT, f"the model made {len(calls)} different tool calls", Retry.CHANGE)
     return str(calls[0])
 
 
 def _agreed(answers: list[str]) -> str:
     if any(answer != answers[0] for answer in answers):
-        raise _Unusable(Reason.CONFLICT, f"the {len(answers)} choices differ", Retry.CHANGE)
+        raise Unusable(Reason.CONFLICT, f"the {len(answers)} choices differ", Retry.CHANGE)
     return answers[0]
 
 
@@ -445,30 +376,13 @@ def _is_vector(vector: Any) -> bool:
         return False
 
 
-def _refusal(words: Any) -> _Unusable:
-    said = f": {printable(words)}" if isinstance(words, str) and words else ""
-    return _Unusable(Reason.REFUSED, f"the model refused{said}", Retry.CHANGE)
-
-
-def _filtered() -> _Unusable:
-    return _Unusable(Reason.REFUSED, "the provider's content filter stopped the answer", Retry.CHANGE)
-
-
-def _truncated(why: str) -> _Unusable:
-    return _Unusable(Reason.TRUNCATED, f"the answer is cut off: {why}", Retry.CHANGE)
-
-
-def _unknown(what: str, word: Any) -> _Unusable:
-    return _Unusable(Reason.PROVIDER, f"unknown {what} {_word(word)}")
-
-
-def _no_answer(body: dict[str, Any], field: str, found: Any) -> _Unusable:
+def _no_answer(body: dict[str, Any], field: str, found: Any) -> Unusable:
     """A 200 without the field that holds answers: an error sent with the wrong status, or a shape we do not know."""
     error = body.get("error")
     if error is None:
-        return _Unusable(Reason.PROVIDER, f"`{field}` is {_kind(found)} in an answer with status 200")
-    reason, retry = _class_of(200, *_error_codes(error))
-    return _Unusable(reason, f"status 200 with an error: {_error_words(error)}", retry, paid=False)
+        return Unusable(Reason.PROVIDER, f"`{field}` is {kind_of(found)} in an answer with status 200")
+    reason, retry = class_of(200, *error_codes(error))
+    return Unusable(reason, f"status 200 with an error: {error_words(error)}", retry, paid=False)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
@@ -478,59 +392,22 @@ def _not_run(error: Any, custom_id: str | None) -> Extracted:
     """`response` is null: the request did not run, or nothing says what happened to it."""
     if error is None:
         return Extracted(custom_id, reason=Reason.PROVIDER, detail="neither a response nor an error")
-    reason, retry = _class_of(200, *_error_codes(error))
-    return Extracted(custom_id, reason=reason, detail=_error_words(error), retry=retry)
+    reason, retry = class_of(200, *error_codes(error))
+    return Extracted(custom_id, reason=reason, detail=error_words(error), retry=retry)
 
 
 def _failed(status: Any, body: Any, custom_id: str | None, request_id: str) -> Extracted:
     error = body.get("error") if isinstance(body, dict) else None
-    codes = _error_codes(error)
+    codes = error_codes(error)
     if not status and any(codes):
         status = 200  # no status, yet a word that says more than its absence
         shown = "no status"
     else:
         status = status or 0  # seen in error files with an empty body: a server error (tidyverse/ellmer#830)
-        shown = _word(status) if status else "no status"
-    reason, retry = _class_of(status, *codes)
-    detail = printable(f"{shown}, {_error_words(error)}" if error is not None else shown)
+        shown = word_of(status) if status else "no status"
+    reason, retry = class_of(status, *codes)
+    detail = printable(f"{shown}, {error_words(error)}" if error is not None else shown)
     return Extracted(custom_id, None, None, reason, detail, retry, False, request_id)
-
-
-def _class_of(status: Any, code: str, kind: str) -> tuple[Reason, Retry]:
-    """What an error means for its row. Billing and policy codes say more than the status they came with."""
-    if code in _BILLING or kind in _BILLING or status == 402:
-        return Reason.PROVIDER, Retry.BILLING
-    if code in _POLICY:
-        return Reason.REFUSED, Retry.NEVER
-    if code in _NOT_RUN:
-        return _NOT_RUN[code]
-    if status == 200:  # no status of its own
-        return Reason.PROVIDER, Retry.TRANSIENT if code in _TRANSIENT or kind in _TRANSIENT else Retry.NONE
-    if type(status) is int and status in _TRANSIENT_STATUS:
-        return Reason.PROVIDER, Retry.TRANSIENT
-    if type(status) is int and status in _REFUSED_STATUS:
-        return Reason.PROVIDER, Retry.NEVER
-    return Reason.PROVIDER, Retry.NONE
-
-
-def _error_codes(error: Any) -> tuple[str, str]:
-    """Code and type of an error object, empty where it has none."""
-    if not isinstance(error, dict):
-        return "", ""
-    code, kind = error.get("code"), error.get("type")
-    return code if isinstance(code, str) else "", kind if isinstance(kind, str) else ""
-
-
-def _error_words(error: Any) -> str:
-    """`code: message` of an error, as far as it has them."""
-    if isinstance(error, str):
-        return printable(error) or "an error without words"
-    if not isinstance(error, dict):
-        return f"the error is {_kind(error)}"
-    code, kind = _error_codes(error)
-    message = error.get("message")
-    said = printable(message) if isinstance(message, str) else ""
-    return printable(": ".join([part for part in (code or kind, said) if part]) or "an error without code or message")
 
 
 # --- small values --------------------------------------------------------------------------------------------------
@@ -563,35 +440,9 @@ def _usage(usage: Any) -> Usage | None:
         0 if written is None else written,
         0 if thought is None else thought,
     )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
-            return None
-    return Usage(*counts)
+    return counted(*counts)
 
 
 def _seconds(value: Any) -> int | None:
     """`created_at` is a float in the SDK's types; whole numbers arrive."""
     return int(value) if type(value) is float and 0 <= value < _MOST_SECONDS else None
-
-
-def _name(value: Any) -> str:
-    """A request id or model name as it is, unless it is no such thing."""
-    if not isinstance(value, str):
-        return ""
-    return value if len(value) <= 200 and value.isprintable() else printable(value, 200)
-
-
-def _word(word: Any) -> str:
-    """A value to be named in a detail: words and small numbers themselves, of anything else the kind."""
-    if isinstance(word, str):
-        return f'"{printable(word, 60)}"'
-    return str(word) if type(word) is int and abs(word) < 2**64 else _kind(word)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    for kind, name in ((bool, "a boolean"), (str, "a string"), (list, "a list"), (dict, "an object")):
-        if isinstance(value, kind):
-            return name
-    return "a number"

@@ -1,0 +1,26 @@
+"""Which reader understands the results of which wire. `Traits.wire` of a provider names it; callers ask nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchctl.judging.anthropic import anthropic_body, anthropic_http_error, anthropic_line
+from batchctl.judging.extracted import Extracted
+from batchctl.judging.openai import openai_body, openai_http_error, openai_line
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Three places an answer is read from: a result line, a live body with status 200, a live error."""
+
+    line: Callable[[Any, str, str], Extracted]
+    body: Callable[[Any, str, str], Extracted]
+    http_error: Callable[[int | None, Any], Extracted]
+
+
+READERS: Mapping[str, Reader] = {
+    "openai": Reader(openai_line, openai_body, openai_http_error),
+    "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error),
+}
