@@ -88,10 +88,12 @@ def prepared(
     for rubbish in (part, workspace.state / run_id):  # left by a crash: no ledger row names it
         shutil.rmtree(rubbish, ignore_errors=True)
     make_directory(part / "chunks")
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
         withdrawn = {run.id for run in unsent}
         before = [run for run in earlier if run.id not in withdrawn]
         work = _Work(workspace, plan, source, run_id, part, before, from_file=rows is not None)
+        stack.callback(work.rejects.close)
         packed = work.read()
         if newest is not None and newest.rows_sha256 == work.rows_sha256:
             return _report(workspace, newest, plan, again=True)
@@ -108,8 +110,6 @@ def prepared(
         os.replace(part, workspace.state / run_id)
         sync_directory(workspace.state)
         crash_point("K2")
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     run = NewRun(
         id=run_id,
         job=job.name,
@@ -783,10 +783,14 @@ class _Rejects:
         lines = [f"{where[one]}: {reason}" for one, reason in zip(shown, self._reasons, strict=False)]
         return lines + ([f"and {self.count - limit:,} more"] if self.count > limit else [])
 
+    def close(self) -> None:
+        """Nothing more is added, or nothing that was added is wanted."""
+        if self._file is not None:
+            self._file.close()
+
     def finish(self) -> None:
         """Add the source lines, in source order, and take the final name. No rejects: no file."""
-        assert self._file is not None
-        self._file.close()
+        self.close()
         spill = self._path.with_name("rejects.spill")
         if self.count:
             where = self._source.locate(self._positions)

@@ -107,6 +107,10 @@ class JobFolder:
         return self.path / ".batchctl"
 
     @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
     def run_id(self) -> str:
         return f"{self.name}-0001"
 
@@ -119,7 +123,7 @@ class JobFolder:
         return [json.loads(line) for line in (self.directory / name).read_bytes().split(b"\n")[:-1]]
 
     def sql(self, query: str, *values: Any) -> list[Any]:
-        with closing(sqlite3.connect(self.state / "ledger.db")) as db, db:
+        with closing(sqlite3.connect(self.ledger)) as db, db:
             return db.execute(query, values).fetchall()
 
     # --- commands ---
