@@ -8,16 +8,15 @@ failure is printed with the line that repeats it. Needs a C compiler.
 from __future__ import annotations
 
 import argparse
-import queue
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.crash.matrix import MODES, Bench, Outcome, shim
+from tests.crash.matrix import MODES, Bench, Outcome, shim, work
+from tests.support.spread import spread
 
 BEYOND = 60
 """Calls tried beyond those of the counted run: a struck run may poll more often."""
@@ -25,19 +24,6 @@ BEYOND = 60
 
 def strikes(mode: str, calls: int, stride: int) -> list[tuple[int, str]]:
     return [(number, how) for number in range(1, calls + BEYOND + 1, stride) for how in MODES[mode]]
-
-
-def worker(place: Path, preload: Path, todo: queue.SimpleQueue[tuple[int, str]], done: list[Outcome]) -> None:
-    bench = Bench(place, preload)
-    try:
-        while not todo.empty():
-            try:
-                number, how = todo.get_nowait()
-            except queue.Empty:
-                return
-            done.append(bench.strike(number, how))
-    finally:
-        bench.close()
 
 
 def report(mode: str, calls: list[str], outcomes: list[Outcome], seconds: float) -> int:
@@ -79,19 +65,9 @@ def main() -> int:
     code = 0
     for mode in MODES if asked.mode == "all" else [asked.mode]:
         begun = time.monotonic()
-        todo: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         wanted = [(int(one.partition(":")[0]), one.partition(":")[2]) for one in asked.only or ()]
-        for one in wanted or strikes(mode, len(calls), asked.stride):
-            todo.put(one)
-        done: list[Outcome] = []
-        threads = [
-            threading.Thread(target=worker, args=(scratch / f"{mode}-{number}", preload, todo, done))
-            for number in range(max(1, asked.jobs))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        tasks = wanted or strikes(mode, len(calls), asked.stride)
+        done = list(spread(work, tasks, asked.jobs, scratch, preload))
         code |= report(mode, calls, sorted(done, key=lambda one: (one.number, one.how)), time.monotonic() - begun)
         sys.stdout.flush()
     if code:

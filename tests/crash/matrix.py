@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +126,15 @@ class Bench:
                 shutil.rmtree(one, ignore_errors=True)
             log.unlink(missing_ok=True)
         return outcome
+
+
+def work(tasks: Sequence[tuple[int, str]], process: int, scratch: Path, preload: Path) -> Iterator[Outcome]:
+    bench = Bench(scratch / f"{tasks[0][1] if tasks else 'idle'}-{process}", preload)
+    try:
+        for number, how in tasks:
+            yield bench.strike(number, how)
+    finally:
+        bench.close()
 
 
 def _first(job: JobFolder, env: Mapping[str, str]) -> tuple[Done | None, list[str]]:

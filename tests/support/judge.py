@@ -7,6 +7,7 @@ it), what was billed from the bill, the right answer from the provider's own res
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sqlite3
 from collections import defaultdict
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 
 from batchctl.model.errors import BatchctlError
@@ -35,6 +37,7 @@ class Bill:
     """Row to the attempts that were billed for it, once per bill."""
     answers: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """Row to the answers in the provider's result files."""
+    by_attempt: dict[tuple[str, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
     strangers: list[str] = field(default_factory=list)
     """Billed requests that are for no row of ours."""
 
@@ -52,6 +55,7 @@ def harms(job: JobFolder, ids: Iterable[str], *, ended: bool = True) -> list[str
         found += [f"{BILLED_TWICE}: {row}, attempt {one}" for one in set(attempts) if attempts.count(one) > 1]
         found += [f"{INVENTED}: {row} was billed and is no row"] * (row not in wanted)
     found += [f"{INVENTED}: billed for nobody: {one}" for one in bill.strangers]
+    found += _paid_again(job, bill)
     if not ended and not has_run(job):
         return found  # killed before there was anything to read
     found += _readable(job)
@@ -59,6 +63,17 @@ def harms(job: JobFolder, ids: Iterable[str], *, ended: bool = True) -> list[str
         found += _results(job, wanted, bill, ended)
     elif ended:
         found += [f"{LOST}: there are no results"] * (not found)
+    return found
+
+
+def _paid_again(job: JobFolder, bill: Bill) -> list[str]:
+    """A row with one valid answer is never sent again, whatever we made of the answer."""
+    judge = jsonschema.Draft202012Validator(json.loads((job.path / "schema.json").read_bytes()))
+    found = []
+    for (row, attempt), answers in bill.by_attempt.items():
+        valid = all(one == answers[0] for one in answers) and judge.is_valid(answers[0])
+        if valid and max(bill.billed[row]) > attempt:
+            found.append(f"{BILLED_TWICE}: {row} had a valid answer in attempt {attempt} and was billed again")
     return found
 
 
@@ -95,8 +110,6 @@ def _results(job: JobFolder, wanted: list[str], bill: Bill, ended: bool) -> list
             if one["output"] not in answers:
                 known = any(one["output"] in others for others in bill.answers.values())
                 found.append(f"{MISJOINED if known else INVENTED}: the answer of {row} is not what the provider said")
-            if paid and max(paid) > one["attempt"]:
-                found.append(f"{BILLED_TWICE}: {row} was billed again after its valid answer")
         elif ended and state in UNPAID:
             found.append(f"{LOST}: {row} is still `{state}`")
         elif ended and answers and one["reason"] == "missing" and one["attempt"] in paid:
@@ -146,7 +159,9 @@ def _take_answer(bill: Bill, line: bytes, attempts: dict[str, tuple[str, int]]) 
     except (ValueError, KeyError, TypeError, StopIteration):
         return  # an odd line, or no usable answer: proves nothing for or against a row
     if fact["custom_id"] in attempts:
-        bill.answers[attempts[fact["custom_id"]][0]].append(answer)
+        row, attempt = attempts[fact["custom_id"]]
+        bill.answers[row].append(answer)
+        bill.by_attempt[row, attempt].append(answer)
 
 
 def _rows_by_digest(path: Path) -> dict[str, str]:
