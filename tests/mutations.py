@@ -132,7 +132,13 @@ MUTATIONS = (
     Mutation(
         "an unknown status counts as the end",
         "P9",
-        (("batchctl/providers/openai.py", "STATES.get(word, BatchState.RUNNING)", "STATES.get(word, BatchState.ENDED)"),),
+        (
+            (
+                "batchctl/providers/openai.py",
+                "STATES.get(word, BatchState.RUNNING)",
+                "STATES.get(word, BatchState.ENDED)",
+            ),
+        ),
         ("tests/faults/test_statuses.py::test_an_unknown_status_is_waited_for",),
     ),
 )

@@ -6,7 +6,6 @@ The sample is fixed by the calls of a run: one of each kind of call on each kind
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

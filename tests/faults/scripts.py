@@ -159,6 +159,8 @@ def _ended(job: JobFolder, dice: random.Random) -> bool:
             _decide(job, dice)
         elif done.code == 8:  # what a cancel left waiting goes out only when a person says so
             job.run("submit")
+        elif done.code == 10 and "names no result file" in done.err:
+            return True  # all rows of a batch are missing: attention, for a person
         elif done.code in (0, 3, 7) and not any(job.check_balance()[state] for state in UNPAID):
             if not reruns or done.code == 0:
                 return True

@@ -38,6 +38,8 @@ class Bill:
     answers: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """Row to the answers in the provider's result files."""
     by_attempt: dict[tuple[str, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    silent: set[str] = field(default_factory=set)
+    """Rows of batches that are completed and name no file: they stay submitted, for a person to look at."""
     strangers: list[str] = field(default_factory=list)
     """Billed requests that are for no row of ours."""
 
@@ -110,7 +112,7 @@ def _results(job: JobFolder, wanted: list[str], bill: Bill, ended: bool) -> list
             if one["output"] not in answers:
                 known = any(one["output"] in others for others in bill.answers.values())
                 found.append(f"{MISJOINED if known else INVENTED}: the answer of {row} is not what the provider said")
-        elif ended and state in UNPAID:
+        elif ended and state in UNPAID and not (state == "submitted" and row in bill.silent):
             found.append(f"{LOST}: {row} is still `{state}`")
         elif ended and answers and one["reason"] == "missing" and one["attempt"] in paid:
             found.append(f"{LOST}: the provider has an answer for {row}, which counts as missing")
@@ -121,7 +123,9 @@ def read_bill(state: Path, run: str, chunks: Path) -> Bill:
     """What the provider billed and answered for one run."""
     bill = Bill()
     with closing(sqlite3.connect(state / "emulator.sqlite", timeout=60)) as db:
-        made = db.execute("SELECT id, input_file_id, output_file_id, metadata FROM batch WHERE billed = 1").fetchall()
+        made = db.execute(
+            "SELECT id, input_file_id, output_file_id, metadata, error_file_id, status FROM batch WHERE billed = 1"
+        ).fetchall()
     ours = [one for one in made if one[3] and orjson.loads(one[3]).get("batchctl_run") == run]
     inputs = [state / "files" / one[1] for one in ours]
     rows: dict[str, str] = {}
@@ -129,7 +133,9 @@ def read_bill(state: Path, run: str, chunks: Path) -> Bill:
     for path in (*inputs, *sorted(chunks.glob("*.jsonl"))):
         if path.exists():
             rows |= _rows_by_digest(path)
-    for batch, _, output, _ in ours:
+    for batch, given, output, _, errors, status in ours:
+        if status == "completed" and output is None and errors is None and (state / "files" / given).exists():
+            bill.silent |= set(_rows_by_digest(state / "files" / given).values())
         attempts: dict[str, tuple[str, int]] = {}
         for line in _lines(state / "billed" / f"{batch}.jsonl"):
             fact = orjson.loads(line)
