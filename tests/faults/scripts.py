@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.commands import Commands, Done
+from tests.support.commands import Commands
 from tests.support.jobs import JobFolder
 from tests.support.judge import UNPAID, harms
 from tests.support.provider import Provider, ProviderThread, until
@@ -137,7 +137,7 @@ def play(script: Script, job: JobFolder, provider: Provider) -> Course:
             if course.harms:
                 return course
         provider.clear_faults()
-        if not _ended(job, dice):
+        if not carried_on(job, dice):
             course.harms = [f"no end after {CALLS} commands: {job.done[-1]}"]
         else:
             until(lambda: all(one["status"] in OVER for one in job.books.creates))  # a late create may still be billed
@@ -150,13 +150,13 @@ def play(script: Script, job: JobFolder, provider: Provider) -> Course:
     return course
 
 
-def _ended(job: JobFolder, dice: random.Random) -> bool:
+def carried_on(job: JobFolder, dice: random.Random) -> bool:
     """Carry a job on until nothing is under way, one rerun of what failed included."""
     reruns = 1
     for _ in range(CALLS):
         done = job.run("run", "--wait")
         if done.code == 11:
-            _decide(job, dice)
+            decide(job, dice)
         elif done.code == 8:  # what a cancel left waiting goes out only when a person says so
             job.run("submit")
         elif done.code == 10 and "names no result file" in done.err:
@@ -169,17 +169,19 @@ def _ended(job: JobFolder, dice: random.Random) -> bool:
     return False
 
 
-def _decide(job: JobFolder, dice: random.Random) -> Done:
-    """What a person would say of a batch nobody knows about: the one that is listed is ours, else it was not sent."""
+def decide(job: JobFolder, dice: random.Random) -> None:
+    """What a person does who knows the truth: adopts a batch that is listed, waits for one that is not listed yet, and
+    says of the others that they were not sent, or gives them up. A wrong word is the one way to be billed twice."""
     shown = job.run("resolve", "--json")
     unsure = shown.json.get("open") if shown.out else None
     if not unsure:
-        return shown
+        return
     first = unsure[0]
     chunk = ("--chunk", str(first["chunk"]))
     if first["candidates"]:
-        return job.run("resolve", *chunk, "--adopt", first["candidates"][0]["batch_id"])
-    return job.run("resolve", *chunk, dice.choice(("--not-sent", "--not-sent", "--abandon")))
+        job.run("resolve", *chunk, "--adopt", first["candidates"][0]["batch_id"])
+    elif first["intent"] not in {(one["metadata"] or {}).get("batchctl_intent") for one in job.books.creates}:
+        job.run("resolve", *chunk, dice.choice(("--not-sent", "--not-sent", "--abandon")))
 
 
 def played(place: Path, commands: Commands, seed: int, *, show: bool = False) -> Course:

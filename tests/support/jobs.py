@@ -53,6 +53,8 @@ class JobFolder:
         self.name = name
         self.commands = commands
         self.provider = provider
+        self.number = 1
+        """Of the run that is looked at."""
         self.done: list[Done] = []
         path.mkdir(parents=True, exist_ok=True)
         self.env = {
@@ -112,7 +114,7 @@ class JobFolder:
 
     @property
     def run_id(self) -> str:
-        return f"{self.name}-0001"
+        return f"{self.name}-{self.number:04d}"
 
     @property
     def directory(self) -> Path:
