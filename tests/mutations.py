@@ -22,7 +22,10 @@ LOST = "tests/faults/test_lost_answers.py"
 
 @dataclass(frozen=True)
 class Mutation:
-    """`changes`: file, what stands there, what stands there instead. `tests`: what must fail then."""
+    """`changes`: file, what stands there, what stands there instead. `tests`: what must fail then.
+
+    Only tests that import the tree they lie in: an interpreter of its own would load the installed package.
+    """
 
     name: str
     promise: str
@@ -140,6 +143,52 @@ MUTATIONS = (
             ),
         ),
         ("tests/faults/test_statuses.py::test_an_unknown_status_is_waited_for",),
+    ),
+    Mutation(
+        "signals are not answered",
+        "P13",
+        (("batchctl/cli/main.py", "            signal.signal(number, _end)", "            pass"),),
+        ("tests/faults/test_at_once.py::test_a_signal_during_a_call_leaves_at_once_and_nothing_is_paid_twice",),
+    ),
+    Mutation(
+        "a call that spends follows redirects",
+        "P16",
+        (("batchctl/providers/openai.py", "follow_redirects=False", "follow_redirects=True"),),
+        ("tests/conformance/test_openai.py::test_no_redirect_is_followed_and_no_key_leaves",),
+    ),
+    Mutation(
+        "a newer ledger is opened",
+        "P19",
+        (("batchctl/ledger/store.py", "if version > VERSION:", "if False:"),),
+        ("tests/cli/test_storage.py::test_a_newer_ledger",),
+    ),
+    Mutation(
+        "nobody is asked",
+        "P23",
+        (("batchctl/workflow/submit.py", 'model.provider == "emulator" or workspace.options.yes', "True"),),
+        ("tests/cli/test_gates.py",),
+    ),
+    Mutation(
+        "a changed file is as good as the recorded one",
+        "P27",
+        (("batchctl/workflow/check.py", "sha256_of(path) == sha256", "True"),),
+        ("tests/cli/test_storage.py::test_check_names_what_is_damaged",),
+    ),
+    Mutation(
+        "files and directories as the system makes them",
+        "P30",
+        (
+            ("batchctl/files.py", "PRIVATE_FILE = 0o600", "PRIVATE_FILE = 0o644"),
+            ("batchctl/files.py", "PRIVATE_DIRECTORY = 0o700", "PRIVATE_DIRECTORY = 0o755"),
+            ("batchctl/cli/main.py", "os.umask(0o077)", "os.umask(0o022)"),
+        ),
+        ("tests/cli/test_journey.py",),
+    ),
+    Mutation(
+        "files are written in place",
+        "P12 P8",
+        (("batchctl/files.py", "part = path.with_name(path.name + PART)", "part = path"),),
+        ("tests/faults/test_at_once.py::test_readers_see_whole_numbers_and_whole_files_at_any_moment",),
     ),
 )
 

@@ -18,7 +18,7 @@ from tests.conftest import NewProvider
 from tests.faults.scripts import FAULTS, KILLS, OVER, ROUTES, carried_on, decide
 from tests.support.commands import Commands
 from tests.support.jobs import JobFolder
-from tests.support.judge import has_run, harms
+from tests.support.judge import harms, has_run
 from tests.support.provider import Provider, until
 
 ROWS = [f"R-{number:03d}" for number in range(5)]
