@@ -88,7 +88,7 @@ def test_any_order_of_commands_kills_edits_and_faults(
 ) -> None:
     provider = new_provider(latency="50ms")
     few = settings(
-        max_examples=6,
+        max_examples=4,
         stateful_step_count=8,
         deadline=None,
         derandomize=True,
