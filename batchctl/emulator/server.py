@@ -203,7 +203,7 @@ async def _struck(
         return web.Response(body=_GARBAGE, content_type="text/html")
     if fault.do == "empty":
         return web.Response(body=b"", content_type="application/json")
-    if fault.do == "no-id":
+    if fault.do == "no-id" and not isinstance(response, web.FileResponse):  # the content of a file has none to lose
         body = orjson.loads(_body_of(response) or b"{}")
         body.pop("id", None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")

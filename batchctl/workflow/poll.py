@@ -21,6 +21,7 @@ from batchctl.workflow.workspace import Options, Workspace, opened
 
 POLL_SECONDS = 60.0
 SENDS_BEFORE_GIVING_UP = 3
+LOOKS_AT_A_PROBLEM = 5
 UNFINISHED = (
     ChunkState.PLANNED,
     ChunkState.UPLOADED,
@@ -61,6 +62,7 @@ def looked(workspace: Workspace, run: queries.Run) -> Pass:
     provider = workspace.provider(workspace.frozen_plan())
     pause = options.seconds("BATCHCTL_POLL_SECONDS", 0.2 if is_simulated(workspace) else POLL_SECONDS)
     end = None if options.max_wait_seconds is None else time.monotonic() + options.max_wait_seconds
+    stuck = 0
     while True:
         total.problems.clear()
         total.unproven.clear()
@@ -70,14 +72,23 @@ def looked(workspace: Workspace, run: queries.Run) -> Pass:
             return total
         if any(not isinstance(one, ProviderError) or getattr(one, "billing", False) for one in total.problems):
             return total
-        moving = bool(total.unproven) or any(one.state in (ChunkState.SUBMITTED, ChunkState.ENDED) for one in left)
-        if not moving and not (
+        moving = sum(one.state in (ChunkState.SUBMITTED, ChunkState.ENDED) for one in left)
+        stuck = stuck + 1 if _lasting(total.problems) >= max(moving, 1) else 0
+        if stuck == LOOKS_AT_A_PROBLEM:
+            return total
+        if not (moving or total.unproven) and not (
             _sendable(left) and window(workspace, provider) > queries.in_flight(workspace.ledger.db)
         ):
             return total  # open or held chunks, or other runs, take all the room: no look of ours changes that
         if end is not None and time.monotonic() >= end:
             return total
         options.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+
+
+def _lasting(problems: list[BatchctlError]) -> int:
+    """Problems that are the provider's word, not its absence: when nothing else moves, waiting does not mend them."""
+    passing = [one for one in problems if isinstance(one, Throttled) or one.code == "unavailable"]
+    return len(problems) - len(passing)
 
 
 def _sendable(chunks: list[Chunk]) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import NewJob, NewProvider
 from tests.faults.test_lost_answers import CREATE, finished
 from tests.support.jobs import JobFolder
-from tests.support.provider import Provider
+from tests.support.provider import Provider, until
 
 HOLD = 'on_ambiguous = "hold"'
 
@@ -81,6 +81,7 @@ def test_a_create_that_arrives_after_a_person_said_not_sent_runs_nothing(job: Jo
     job.run("run", code=11)
     job.run("resolve", "--not-sent")
     job.run("run", "--wait", code=0)
+    until(lambda: all(one["status"] in ("completed", "failed") for one in job.books.creates))
     finished(job)
     assert len(job.books.creates) == 3
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import NewJob, NewProvider
 from tests.support.jobs import JobFolder
-from tests.support.provider import Provider
+from tests.support.provider import Provider, until
 
 CREATE = "POST /v1/batches"
 LIST = "GET /v1/batches"
@@ -76,6 +76,7 @@ def test_a_batch_that_the_list_shows_late_is_adopted(job: JobFolder, provider: P
 def test_a_create_that_arrives_after_it_was_given_up_finds_its_input_gone(job: JobFolder, provider: Provider) -> None:
     provider.fault(CREATE, "late", seconds=1.5)
     job.run("run", "--wait", code=0)
+    until(lambda: all(one["status"] in ("completed", "failed") for one in job.books.creates))
     finished(job)
     late = [one for one in job.books.creates if one["status"] != "completed"]
     assert len(job.books.creates) == 3

@@ -79,6 +79,37 @@ def test_a_completed_batch_without_files_is_not_believed(sent: JobFolder, slow: 
     finished(sent)
 
 
+@pytest.mark.parametrize("command", ["run", "poll"])
+def test_wait_ends_when_a_completed_batch_never_names_its_files(
+    new_job: NewJob, new_provider: NewProvider, command: str
+) -> None:
+    """Nothing else is under way: waiting longer would hide the problem. The other chunk's answers are collected first."""
+    job = new_job(new_provider(latency="1h"), limits="chunk_rows = 3")
+    assert job.provider is not None
+    job.run("run", code=8)
+    end(job)
+    until_ended(job)
+    job.provider.force(job.books.creates[0]["id"], output_file_id=None, error_file_id=None)
+    done = job.run(command, "--wait", code=10)
+    assert "names no result file" in done.err
+    assert job.sql("SELECT state FROM chunk ORDER BY number")[0] == ("submitted",)
+    assert job.sql("SELECT state FROM chunk ORDER BY number")[1][0] in ("fetched", "applied")
+
+
+def test_wait_ends_when_the_provider_does_not_know_the_batch(sent: JobFolder, slow: Provider) -> None:
+    slow.fault("GET /v1/batches/*", "404", nth="every")
+    sent.run("run", "--wait", code=10)
+    assert sent.check_balance()["submitted"] == 6
+
+
+def test_wait_outlasts_a_provider_that_is_away(sent: JobFolder, slow: Provider) -> None:
+    end(sent)
+    until_ended(sent)
+    slow.fault("GET /v1/batches/*", "503", count=120)
+    sent.run("run", "--wait", code=0)
+    finished(sent)
+
+
 def test_a_status_that_goes_backwards_is_not_a_reason_to_send(sent: JobFolder, slow: Provider) -> None:
     end(sent)
     until_ended(sent)

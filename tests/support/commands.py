@@ -71,9 +71,9 @@ class Running:
 
 
 class Commands:
-    """The client of one `forkserver.py`."""
+    """The client of one `forkserver.py`. `env` is added to the environment of the server itself."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, env: Mapping[str, str] | None = None) -> None:
         self._scratch = scratch
         self._started = 0
         self._lines = b""
@@ -84,6 +84,7 @@ class Commands:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env={**os.environ, **(env or {})},
         )
         self._hear()
 

@@ -53,6 +53,8 @@ class JobFolder:
         self.name = name
         self.commands = commands
         self.provider = provider
+        self.number = 1
+        """Of the run that is looked at."""
         self.done: list[Done] = []
         path.mkdir(parents=True, exist_ok=True)
         self.env = {
@@ -111,8 +113,12 @@ class JobFolder:
         return self.path / ".batchctl"
 
     @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
     def run_id(self) -> str:
-        return f"{self.name}-0001"
+        return f"{self.name}-{self.number:04d}"
 
     @property
     def directory(self) -> Path:
@@ -123,7 +129,7 @@ class JobFolder:
         return [json.loads(line) for line in (self.directory / name).read_bytes().split(b"\n")[:-1]]
 
     def sql(self, query: str, *values: Any) -> list[Any]:
-        with closing(sqlite3.connect(self.state / "ledger.db")) as db, db:
+        with closing(sqlite3.connect(self.ledger)) as db, db:
             return db.execute(query, values).fetchall()
 
     # --- commands ---

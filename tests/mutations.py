@@ -1,0 +1,250 @@
+"""`python -m tests.mutations [NAME ...]`: takes each guard of the promises away in a copy, and runs the test that guards it.
+
+A mutation that survives is a promise nobody watches: exit code 1. `tests/README.md` names the promise of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("batchctl", "tests", "samples", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
+LOST = "tests/faults/test_lost_answers.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`changes`: file, what stands there, what stands there instead. `tests`: what must fail then.
+
+    Only tests that import the tree they lie in: an interpreter of its own would load the installed package.
+    """
+
+    name: str
+    promise: str
+    changes: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "no fsync of files",
+        "P10 P8",
+        (("batchctl/files.py", "os.fsync(", "id("),),
+        ("tests/crash/test_every_call.py::test_power_cut_at_a_call",),
+    ),
+    Mutation(
+        "ledger synced at checkpoints only",
+        "P10",
+        (("batchctl/ledger/store.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),),
+        ("tests/crash/test_every_call.py::test_power_cut_at_a_call",),
+    ),
+    Mutation(
+        "intent written after the create",
+        "P1 P10",
+        (
+            (
+                "batchctl/workflow/submit.py",
+                "    with ledger.transaction() as db:\n        transitions.open_intent(",
+                "    def late(db):\n        transitions.open_intent(",
+            ),
+            (
+                "batchctl/workflow/submit.py",
+                '    crash_point("K10")\n',
+                '    crash_point("K10")\n    with ledger.transaction() as db:\n        late(db)\n',
+            ),
+        ),
+        ("tests/crash/test_kill_points.py::test_submit",),
+    ),
+    Mutation(
+        "the SDK repeats a lost create",
+        "P1",
+        (("batchctl/providers/openai.py", "max_retries=0", "max_retries=2"),),
+        (f"{LOST}::test_a_create_whose_answer_is_lost_is_found_and_not_repeated",),
+    ),
+    Mutation(
+        "no lock",
+        "P2",
+        (("batchctl/ledger/store.py", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),),
+        ("tests/faults/test_at_once.py",),
+    ),
+    Mutation(
+        "no completeness check",
+        "P8 P4",
+        (
+            ("batchctl/workflow/collect.py", "index(parts, wanted).missing", "0"),
+            ("batchctl/workflow/collect.py", "size is not None and written != size", "False"),
+        ),
+        (f"{LOST}::test_a_download_that_is_cut_lost_or_something_else_loses_no_answer",),
+    ),
+    Mutation(
+        "no settle time",
+        "P1",
+        (("batchctl/workflow/reconcile.py", "    _wait(workspace, wait)\n", ""),),
+        ("tests/faults/test_settle.py",),
+    ),
+    Mutation(
+        "no fence",
+        "P1",
+        (("batchctl/workflow/reconcile.py", "    provider.delete(intent.staged)\n", ""),),
+        (f"{LOST}::test_a_create_that_arrives_after_it_was_given_up_finds_its_input_gone",),
+    ),
+    Mutation(
+        "adopted by its number of requests",
+        "P1 P6",
+        (
+            (
+                "batchctl/providers/openai.py",
+                'metadata.get("batchctl_intent") == tag',
+                '(batch.get("request_counts") or {}).get("total") == 3',
+            ),
+        ),
+        (f"{LOST}::test_a_create_that_did_not_act_is_sent_again_only_behind_a_fence",),
+    ),
+    Mutation(
+        "an unreadable list counts as empty",
+        "P1 P9",
+        (
+            (
+                "batchctl/workflow/reconcile.py",
+                "    except BatchctlError as error:\n        raise OutcomeUnknown(",
+                "    except BatchctlError as error:\n        return False\n        raise OutcomeUnknown(",
+            ),
+        ),
+        (f"{LOST}::test_a_list_that_cannot_be_read_is_no_proof_of_absence",),
+    ),
+    Mutation(
+        "an unknown outcome counts as a refusal",
+        "P1 P9",
+        (("batchctl/workflow/submit.py", "except OutcomeUnknown as error:", "except ZeroDivisionError as error:"),),
+        (f"{LOST}::test_a_create_whose_answer_is_lost_is_found_and_not_repeated",),
+    ),
+    Mutation(
+        "the second of two batches is left running",
+        "P1",
+        (("batchctl/workflow/reconcile.py", "        provider.cancel(one.batch_id)\n", ""),),
+        (f"{LOST}::test_of_two_batches_with_our_mark_the_older_is_adopted_and_the_other_cancelled",),
+    ),
+    Mutation(
+        "an unknown status counts as the end",
+        "P9",
+        (
+            (
+                "batchctl/providers/openai.py",
+                "STATES.get(word, BatchState.RUNNING)",
+                "STATES.get(word, BatchState.ENDED)",
+            ),
+        ),
+        ("tests/faults/test_statuses.py::test_an_unknown_status_is_waited_for",),
+    ),
+    Mutation(
+        "signals are not answered",
+        "P13",
+        (("batchctl/cli/main.py", "            signal.signal(number, _end)", "            pass"),),
+        ("tests/faults/test_at_once.py::test_a_signal_during_a_call_leaves_at_once_and_nothing_is_paid_twice",),
+    ),
+    Mutation(
+        "a call that spends follows redirects",
+        "P16",
+        (("batchctl/providers/openai.py", "follow_redirects=False", "follow_redirects=True"),),
+        ("tests/conformance/test_openai.py::test_no_redirect_is_followed_and_no_key_leaves",),
+    ),
+    Mutation(
+        "a newer ledger is opened",
+        "P19",
+        (("batchctl/ledger/store.py", "if version > VERSION:", "if False:"),),
+        ("tests/cli/test_storage.py::test_a_newer_ledger",),
+    ),
+    Mutation(
+        "nobody is asked",
+        "P23",
+        (("batchctl/workflow/submit.py", 'model.provider == "emulator" or workspace.options.yes', "True"),),
+        ("tests/cli/test_gates.py",),
+    ),
+    Mutation(
+        "a changed file is as good as the recorded one",
+        "P27",
+        (("batchctl/workflow/check.py", "sha256_of(path) == sha256", "True"),),
+        ("tests/cli/test_storage.py::test_check_names_what_is_damaged",),
+    ),
+    Mutation(
+        "files and directories as the system makes them",
+        "P30",
+        (
+            ("batchctl/files.py", "PRIVATE_FILE = 0o600", "PRIVATE_FILE = 0o644"),
+            ("batchctl/files.py", "PRIVATE_DIRECTORY = 0o700", "PRIVATE_DIRECTORY = 0o755"),
+            ("batchctl/cli/main.py", "os.umask(0o077)", "os.umask(0o022)"),
+        ),
+        ("tests/cli/test_journey.py",),
+    ),
+    Mutation(
+        "files are written in place",
+        "P12 P8",
+        (("batchctl/files.py", "part = path.with_name(path.name + PART)", "part = path"),),
+        ("tests/faults/test_at_once.py::test_readers_see_whole_numbers_and_whole_files_at_any_moment",),
+    ),
+)
+
+
+def copied(to: Path) -> Path:
+    """The tree without its history."""
+    to.mkdir()
+    for name in COPIED:
+        one = ROOT / name
+        if one.is_dir():
+            shutil.copytree(one, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(one, to / name)
+    return to
+
+
+def changed(tree: Path, mutation: Mutation) -> None:
+    """Put a mutation into a tree. What it replaces must be there: a guard that moved takes its mutation along."""
+    for name, old, new in mutation.changes:
+        text = (tree / name).read_text("utf-8")
+        if old not in text:
+            raise LookupError(f"`{mutation.name}`: {name} has no {old!r}")
+        (tree / name).write_text(text.replace(old, new), "utf-8")
+
+
+def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
+    """The first test that fails in a tree, or nothing."""
+    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "default", *tests]
+    env = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(argv, cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode == 0:
+        return ""
+    failed = [line for line in done.stdout.split("\n") if line.startswith(("FAILED ", "ERROR "))]
+    if done.returncode != 1 or not failed:
+        raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return failed[0].split(" - ")[0].removeprefix("FAILED ")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("names", nargs="*", help="mutations to try; without any, all")
+    asked = parser.parse_args()
+    chosen = [one for one in MUTATIONS if not asked.names or one.name in asked.names]
+    survived = []
+    with tempfile.TemporaryDirectory(prefix="batchctl-mutations-") as scratch:
+        for number, one in enumerate(chosen):
+            begun = time.monotonic()
+            tree = copied(Path(scratch) / str(number))
+            changed(tree, one)
+            failure = first_failure(tree, one.tests)
+            said = f"killed by {failure}" if failure else f"SURVIVED {', '.join(one.tests)}"
+            print(f"{one.name:<44} {one.promise:<8} {said} ({time.monotonic() - begun:.0f} s)", flush=True)
+            survived += [one.name] * (not failure)
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed" + (f"; survived: {survived}" if survived else ""))
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""The judge of every test that breaks things at random: what became of the rows, by the provider's books alone.
+
+Nothing of ours is believed: which row a request was for is read from its text (`Row R-001: ...`, as `JobFolder` writes
+it), what was billed from the bill, the right answer from the provider's own result file. Our files are the accused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+
+from batchctl.model.errors import BatchctlError
+from tests.support.jobs import JobFolder
+
+BILLED_TWICE, LOST, INVENTED, MISJOINED, UNREADABLE = "billed twice", "lost", "invented", "wrongly joined", "unreadable"
+HARMS = (BILLED_TWICE, LOST, INVENTED, MISJOINED, UNREADABLE)
+UNPAID = ("queued", "submitted", "held")
+_ROW = re.compile(r"Row (R-\d+):")
+
+
+@dataclass
+class Bill:
+    """One run in the provider's books."""
+
+    billed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Row to the attempts that were billed for it, once per bill."""
+    answers: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    """Row to the answers in the provider's result files."""
+    by_attempt: dict[tuple[str, int], list[Any]] = field(default_factory=lambda: defaultdict(list))
+    silent: set[str] = field(default_factory=set)
+    """Rows of batches that are completed and name no file: they stay submitted, for a person to look at."""
+    strangers: list[str] = field(default_factory=list)
+    """Billed requests that are for no row of ours."""
+
+
+def harms(job: JobFolder, ids: Iterable[str], *, ended: bool = True) -> list[str]:
+    """Every promise that is broken, one line each; empty when all is well. `ended`: nothing may be under way any more."""
+    wanted = list(ids)
+    assert job.provider is not None
+    found: list[str] = []
+    try:
+        bill = read_bill(job.provider.state, job.run_id, job.directory / "chunks")
+    except (OSError, sqlite3.Error, ValueError) as error:
+        return [f"{UNREADABLE}: the books: {error}"]
+    for row, attempts in bill.billed.items():
+        found += [f"{BILLED_TWICE}: {row}, attempt {one}" for one in set(attempts) if attempts.count(one) > 1]
+        found += [f"{INVENTED}: {row} was billed and is no row"] * (row not in wanted)
+    found += [f"{INVENTED}: billed for nobody: {one}" for one in bill.strangers]
+    found += _paid_again(job, bill)
+    if not ended and not has_run(job):
+        return found  # killed before there was anything to read
+    found += _readable(job)
+    if not found and (job.directory / "results.jsonl").exists():
+        found += _results(job, wanted, bill, ended)
+    elif ended:
+        found += [f"{LOST}: there are no results"] * (not found)
+    return found
+
+
+def _paid_again(job: JobFolder, bill: Bill) -> list[str]:
+    """A row with one valid answer is never sent again, whatever we made of the answer."""
+    judge = jsonschema.Draft202012Validator(json.loads((job.path / "schema.json").read_bytes()))
+    found = []
+    for (row, attempt), answers in bill.by_attempt.items():
+        valid = all(one == answers[0] for one in answers) and judge.is_valid(answers[0])
+        if valid and max(bill.billed[row]) > attempt:
+            found.append(f"{BILLED_TWICE}: {row} had a valid answer in attempt {attempt} and was billed again")
+    return found
+
+
+def has_run(job: JobFolder) -> bool:
+    """Whether the ledger knows a run. A ledger that SQLite itself cannot read counts as one, so that it is looked at."""
+    try:
+        tables = job.sql("SELECT name FROM sqlite_master WHERE name = 'run'") if job.ledger.exists() else []
+        return bool(tables and job.sql("SELECT count(*) FROM run")[0][0])
+    except sqlite3.DatabaseError:
+        return True
+
+
+def _readable(job: JobFolder) -> list[str]:
+    """`status` and `check` understand what is on disk, and the balance closes."""
+    try:
+        job.check_balance()
+        job.check_files()
+    except (BatchctlError, sqlite3.Error, OSError, ValueError, AssertionError) as error:
+        return [f"{UNREADABLE}: {getattr(error, 'what', error)} {getattr(error, 'where', '')}"]
+    return []
+
+
+def _results(job: JobFolder, wanted: list[str], bill: Bill, ended: bool) -> list[str]:
+    found = []
+    results = job.lines("results.jsonl")
+    seen = [one["id"] for one in results]
+    found += [f"{LOST}: {row} is not in the results" for row in wanted if row not in seen]
+    found += [f"{INVENTED}: {row} is in the results and no row" for row in seen if row not in wanted]
+    found += [f"{LOST}: {row} is in the results {seen.count(row)} times" for row in set(seen) if seen.count(row) > 1]
+    for one in results:
+        row, state = one["id"], one["state"]
+        answers, paid = bill.answers.get(row, []), bill.billed.get(row, [])
+        if state == "completed":
+            if one["output"] not in answers:
+                known = any(one["output"] in others for others in bill.answers.values())
+                found.append(f"{MISJOINED if known else INVENTED}: the answer of {row} is not what the provider said")
+        elif ended and state in UNPAID and not (state == "submitted" and row in bill.silent):
+            found.append(f"{LOST}: {row} is still `{state}`")
+        elif ended and answers and one["reason"] == "missing" and one["attempt"] in paid:
+            found.append(f"{LOST}: the provider has an answer for {row}, which counts as missing")
+    return found
+
+
+def read_bill(state: Path, run: str, chunks: Path) -> Bill:
+    """What the provider billed and answered for one run."""
+    bill = Bill()
+    with closing(sqlite3.connect(state / "emulator.sqlite", timeout=60)) as db:
+        made = db.execute(
+            "SELECT id, input_file_id, output_file_id, metadata, error_file_id, status FROM batch WHERE billed = 1"
+        ).fetchall()
+    ours = [one for one in made if one[3] and orjson.loads(one[3]).get("batchctl_run") == run]
+    inputs = [state / "files" / one[1] for one in ours]
+    rows: dict[str, str] = {}
+    # An input that was fenced off is gone at the provider; our frozen copy of it counts if its digest was billed.
+    for path in (*inputs, *sorted(chunks.glob("*.jsonl"))):
+        if path.exists():
+            rows |= _rows_by_digest(path)
+    for batch, given, output, _, errors, status in ours:
+        if status == "completed" and output is None and errors is None and (state / "files" / given).exists():
+            bill.silent |= set(_rows_by_digest(state / "files" / given).values())
+        attempts: dict[str, tuple[str, int]] = {}
+        for line in _lines(state / "billed" / f"{batch}.jsonl"):
+            fact = orjson.loads(line)
+            row = rows.get(fact["digest"])
+            if row is None:
+                bill.strangers.append(fact["custom_id"])
+                continue
+            attempt = int(str(fact["custom_id"])[-2:])
+            bill.billed[row].append(attempt)
+            attempts[fact["custom_id"]] = (row, attempt)
+        if output is not None:
+            for line in _lines(state / "files" / output):
+                _take_answer(bill, line, attempts)
+    return bill
+
+
+def _take_answer(bill: Bill, line: bytes, attempts: dict[str, tuple[str, int]]) -> None:
+    try:
+        fact = orjson.loads(line)
+        text = next(
+            part["text"]
+            for item in fact["response"]["body"]["output"]
+            for part in item.get("content", ())
+            if part["type"] == "output_text"
+        )
+        answer = orjson.loads(text)
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return  # an odd line, or no usable answer: proves nothing for or against a row
+    if fact["custom_id"] in attempts:
+        row, attempt = attempts[fact["custom_id"]]
+        bill.answers[row].append(answer)
+        bill.by_attempt[row, attempt].append(answer)
+
+
+def _rows_by_digest(path: Path) -> dict[str, str]:
+    found = {}
+    for line in _lines(path):
+        body = orjson.dumps(orjson.loads(line)["body"])
+        row = _ROW.search(body.decode())
+        if row is not None:
+            found[hashlib.sha256(body).hexdigest()] = row[1]
+    return found
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().split(b"\n") if line.strip()]
