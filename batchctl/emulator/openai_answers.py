@@ -44,6 +44,8 @@ class Answer:
     body: bytes
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,22 @@ def answer(
     created: int,
     nonce: str,
     u2028: bool = False,
+    cached: float = 0.0,
+    thinking: int = 0,
 ) -> Answer:
     """One 200 body. The words depend on seed and request alone; `nonce` only makes ids differ."""
     dice = sha256(b"%d " % seed + payload).digest()
     taken = len(payload) // 4 + 1
     if endpoint == "/v1/responses":
-        said = _say(_Responses(body), dice, quality, u2028)
-        return Answer(_response(body, said, taken, created, nonce), taken, said.tokens)
+        asked = _Responses(body)
+        said = _say(asked, dice, quality, u2028)
+        used = _used(said, asked.cap, taken, cached, thinking)
+        return Answer(_response(body, said, used, created, nonce), *used)
     if endpoint == "/v1/chat/completions":
-        said = _say(_Chat(body), dice, quality, u2028)
-        return Answer(_chat(body, said, taken, created, nonce), taken, said.tokens)
+        chat = _Chat(body)
+        said = _say(chat, dice, quality, u2028)
+        used = _used(said, chat.cap, taken, cached, thinking)
+        return Answer(_chat(body, said, used, created, nonce), *used)
     if endpoint == "/v1/embeddings":
         return _embeddings(body)
     if endpoint == "/v1/moderations":
@@ -92,6 +100,15 @@ def answer(
         said = _say(_Completions(body), dice, quality, u2028)
         return Answer(_completion(body, said, taken, created, nonce), taken, said.tokens)
     return _image(body, taken, created)
+
+
+_Used = tuple[int, int, int, int]
+"""Input, output, cached and reasoning tokens; the last two are parts of the first two."""
+
+
+def _used(said: Said, cap: int | None, taken: int, cached: float, thinking: int) -> _Used:
+    thought = thinking if cap is None else max(0, min(thinking, cap - said.tokens))
+    return taken, said.tokens + thought, int(taken * cached), thought
 
 
 class _Asked:
@@ -209,7 +226,7 @@ def _say(asked: _Asked, dice: bytes, quality: str, u2028: bool) -> Said:
     return Said(text, asked.tool, finish, tokens)
 
 
-def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str) -> bytes:
+def _response(body: dict[str, Any], said: Said, used: _Used, created: int, nonce: str) -> bytes:
     item_status = b"incomplete" if said.finish in ("length", "content_filter") else b"completed"
     mark = nonce.encode()
     details = b"null"
@@ -245,8 +262,8 @@ def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce:
         b'"incomplete_details":%b,"instructions":%b,"max_output_tokens":%b,"max_tool_calls":null,"model":%b,'
         b'"output":[%b],"parallel_tool_calls":true,"previous_response_id":null,"reasoning":%b,"service_tier":"default",'
         b'"store":%b,"temperature":%b,"text":%b,"tool_choice":%b,"tools":%b,"top_logprobs":0,"top_p":%b,'
-        b'"truncation":"disabled","usage":{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0,'
-        b'"cache_write_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d},'
+        b'"truncation":"disabled","usage":{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,'
+        b'"cache_write_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":%d},"total_tokens":%d},'
         b'"user":null,"metadata":%b,"completed_at":%d}'
     ) % (
         mark,
@@ -268,15 +285,17 @@ def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce:
         _dumps(get("tool_choice") or "auto"),
         _dumps(get("tools") or []),
         b"1.0" if get("top_p") is None else _dumps(get("top_p")),
-        taken,
-        said.tokens,
-        taken + said.tokens,
+        used[0],
+        used[2],
+        used[1],
+        used[3],
+        used[0] + used[1],
         _dumps(get("metadata") or {}),
         created + 1,
     )
 
 
-def _chat(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str) -> bytes:
+def _chat(body: dict[str, Any], said: Said, used: _Used, created: int, nonce: str) -> bytes:
     content: Any = said.text
     refusal: Any = None
     calls = b""
@@ -306,17 +325,19 @@ def _chat(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str
     choices = b",".join(b'{"index":%d,%b' % (place, one) for place in range(body.get("n") or 1))
     return (
         b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":{"prompt_tokens":%d,'
-        b'"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},'
-        b'"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,'
+        b'"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":0,"accepted_prediction_tokens":0,'
         b'"rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":null}'
     ) % (
         nonce.encode(),
         created,
         _dumps(snapshot(body["model"])),
         choices,
-        taken,
-        said.tokens,
-        taken + said.tokens,
+        used[0],
+        used[1],
+        used[0] + used[1],
+        used[2],
+        used[3],
     )
 
 

@@ -31,6 +31,7 @@ from batchctl.emulator.openai_checks import (
 from batchctl.emulator.process import Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id, private_file
+from batchctl.emulator.tariff import usd
 
 if TYPE_CHECKING:
     from batchctl.emulator.server import Context
@@ -109,9 +110,9 @@ def batch_object(row: Any) -> dict[str, Any]:
         "request_counts": {"total": row["total"], "completed": completed, "failed": row["failed"]},
         "usage": {
             "input_tokens": taken,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": row["cached_tokens"]},
             "output_tokens": given,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": row["reasoning_tokens"]},
             "total_tokens": taken + given,
         }
         if ended
@@ -485,11 +486,14 @@ class OpenAIWire:
             quality=fate.quality,
             created=int(time.time()),
             nonce=new_id("")[:24],
+            cached=settings.cached,
+            thinking=settings.thinking,
         )
+        cost = usd(settings.prices, "live", given.input_tokens, given.cached_tokens, given.output_tokens)
         with self._store.transaction() as db:
             db.execute(
-                "INSERT INTO live (at, endpoint, digest, input_tokens, output_tokens) VALUES (?, ?, ?, ?, ?)",
-                (time.time(), endpoint, digest.hexdigest(), given.input_tokens, given.output_tokens),
+                "INSERT INTO live (at, endpoint, digest, input_tokens, output_tokens, usd) VALUES (?, ?, ?, ?, ?, ?)",
+                (time.time(), endpoint, digest.hexdigest(), given.input_tokens, given.output_tokens, str(cost)),
             )
         return web.Response(body=given.body, content_type="application/json")
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from batchctl.judging.text import printable
 from batchctl.model.rows import Reason, Retry, Usage
+from batchctl.model.usage import openai_usage
 
 EMPTY = "the answer is empty"
 TOOL = "tool"
@@ -67,7 +68,6 @@ _NOT_RUN = {
     "batch_expired": (Reason.EXPIRED, Retry.TRANSIENT),
     "batch_cancelled": (Reason.PROVIDER, Retry.USER),
 }
-_MOST_TOKENS = 10**12
 _MOST_SECONDS = 2**40
 
 
@@ -146,7 +146,7 @@ def _body(body: Any, endpoint: str, mode: str, custom_id: str | None, request_id
         detail = f"the answer is {_kind(body)}, not an object"
         return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, body is not None, request_id)
     reader = _READERS.get(endpoint)
-    usage = _usage(body.get("usage"))
+    usage = openai_usage(body.get("usage"))
     text: str | None = None
     value: Any = None
     reason: Reason | None = None
@@ -534,39 +534,6 @@ def _error_words(error: Any) -> str:
 
 
 # --- small values --------------------------------------------------------------------------------------------------
-
-
-def _usage(usage: Any) -> Usage | None:
-    """Tokens under the names of `/v1/responses` or of the older endpoints; None when any of them is no count."""
-    if not isinstance(usage, dict):
-        return None
-    if "input_tokens" in usage:
-        into, out = usage["input_tokens"], usage.get("output_tokens", 0)
-        ins, outs = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    else:
-        into, out = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-        ins, outs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    cached = written = thought = 0
-    if ins is not None:
-        if not isinstance(ins, dict):
-            return None
-        cached = ins.get("cached_tokens", 0)
-        written = ins.get("cache_write_tokens", 0)
-    if outs is not None:
-        if not isinstance(outs, dict):
-            return None
-        thought = outs.get("reasoning_tokens", 0)
-    counts = (
-        into,
-        out,
-        0 if cached is None else cached,
-        0 if written is None else written,
-        0 if thought is None else thought,
-    )
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
-            return None
-    return Usage(*counts)
 
 
 def _seconds(value: Any) -> int | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from batchctl.model.rows import Usage
+
 
 class BatchState(StrEnum):
     """Our three words for every vendor's list of statuses. The vendor's own word is kept beside it."""
@@ -80,6 +82,7 @@ class BatchStatus:
     errors: tuple[LineError, ...] = ()
     known_word: bool = True
     expires_at: int | None = None
+    usage: Usage | None = None  # the provider's own total over all requests, where it gives one
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,11 @@ class Retry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider billed them; all zero when it reported none."""
+    """Tokens as the provider billed them; all zero when it reported none.
+
+    `input_tokens` includes cached and cache-write tokens, `output_tokens` includes reasoning; a vendor that counts them
+    beside each other (Anthropic, Gemini) is added up where its answers are read.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0

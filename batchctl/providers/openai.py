@@ -42,6 +42,7 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
+from batchctl.model.usage import openai_usage
 from batchctl.providers.strict_schema import strict_form
 
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
@@ -404,6 +405,7 @@ def status_of(batch: Mapping[str, Any]) -> BatchStatus:
         errors=complaints,
         known_word=word in STATES,
         expires_at=batch.get("expires_at") if isinstance(batch.get("expires_at"), int) else None,
+        usage=openai_usage(batch.get("usage")),
     )
 
 

@@ -9,8 +9,9 @@ from batchctl.files import sha256_of
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
+from batchctl.workflow.money import cost
 from batchctl.workflow.prepare import verdicts_name
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -49,7 +50,7 @@ def check(options: Options) -> Report:
             run.id,
             Exit.OK,
             balance,
-            no_cost(),
+            cost(db, run, balance),
             (f"{plural(files, 'file')} and the ledger are as recorded",),
             f"batchctl status {run.id}",
             {"files": files, "damaged": []},

@@ -10,9 +10,9 @@ import heapq
 import os
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,15 @@ from batchctl.model.batches import LiveAnswer
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, NotFound, Throttled, UsageError
 from batchctl.model.ids import digest
 from batchctl.model.rows import RowState, Verdict
+from batchctl.prices import Price
 from batchctl.providers.guard import Guarded
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow import money
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated, note_edits
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 AT_ONCE = 8
 THROTTLED_TRIES = 5
-CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Sampled:
     source_id: str
     body: bytes
     key: str
+    size: int  # of its line in the chunk, in bytes
 
 
 def dry_run(options: Options, *, rows: int | None = None) -> Report:
@@ -79,16 +81,44 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
     workspace.options.note(
         f"live sample: {plural(len(sample), 'row')}, {plural(len(fresh), 'call')} to {provider.name} at live price"
     )
-    stored |= _ask(workspace, provider, plan, fresh, path)
+    stored |= _ask(workspace, provider, plan, run, fresh, path)
     verdicts = _judge(plan, workspace, [stored[one.key] for one in sample])
     return _report(workspace, run, plan, sample, verdicts, calls=len(fresh), requests=total)
 
 
-def _ask(workspace: Workspace, provider: Guarded, plan: Plan, fresh: list[Sampled], path: Path) -> dict[str, Any]:
+def _most(
+    workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, fresh: list[Sampled]
+) -> list[int | None]:
+    """What each call can cost at most. Raises `BudgetReached` when together they could break the budget."""
+    cap = money.output_cap(plan)
+    most = [None if price is None or cap is None else price.rates.at_most(len(one.body), cap) for one in fresh]
+    money.require_calls(workspace, run, most, priced=price is not None)
+    return most
+
+
+def _book(workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, answer: dict[str, Any]) -> None:
+    """Book one call from its answer. An error is not billed; a lost answer may be, and nobody knows how much."""
+    state, usage, cost = "refused", None, None
+    if answer["status"] == 200:
+        state, usage = "answered", openai_body(answer["body"], plan.endpoint, plan.job.output.mode).usage
+        cost = None if price is None or usage is None else price.rates.cost(usage)
+        state = "lost" if usage is None else state
+    elif answer["status"] == 0:
+        state = "lost"
+    with workspace.ledger.transaction() as db:
+        facts = None if usage is None else usage.as_dict()
+        transitions.close_call(db, run.id, answer["key"], state, cost=cost, usage=facts)
+
+
+def _ask(
+    workspace: Workspace, provider: Guarded, plan: Plan, run: queries.Run, fresh: list[Sampled], path: Path
+) -> dict[str, Any]:
     """One live call for each; answers are on disk before they are counted."""
     answers: dict[str, Any] = {}
     if not fresh:
         return answers
+    price = money.price_of(workspace, run, run.settings, "live")
+    most = _most(workspace, run, plan, price, fresh)
 
     def call(one: Sampled) -> dict[str, Any]:
         try:
@@ -106,23 +136,30 @@ def _ask(workspace: Workspace, provider: Guarded, plan: Plan, fresh: list[Sample
         }
 
     pool = ThreadPoolExecutor(AT_ONCE)
+    under_way: deque[tuple[Sampled, Future[dict[str, Any]]]] = deque()
     failure: BatchctlError | None = None
     try:
         with open_private(path, append=True) as out:
-            for done, future in enumerate([pool.submit(call, one) for one in fresh], 1):
+            for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
+                if one is not None and failure is None:
+                    with workspace.ledger.transaction() as db:  # on record before it leaves
+                        transitions.open_calls(db, run.id, run.settings, "dry-run", [(one.key, bound)])
+                    under_way.append((one, pool.submit(call, one)))
+                if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
+                    continue
+                asked, future = under_way.popleft()
                 try:
                     answer = future.result()
-                except CancelledError:
-                    continue
                 except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
                     failure = failure or error
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    continue
-                out.write(orjson.dumps(answer) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-                answers[answer["key"]] = answer
-                workspace.options.progress("dry-run", done, len(fresh))
+                    answer = {"key": asked.key, "status": -1}
+                else:
+                    out.write(orjson.dumps(answer) + b"\n")
+                    out.flush()
+                    os.fsync(out.fileno())
+                    answers[asked.key] = answer
+                _book(workspace, run, plan, price, answer)
+                workspace.options.progress("dry-run", len(answers), len(fresh))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for slow answers
     if failure is not None:
@@ -188,7 +225,7 @@ def _sample(chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int) -
     for place, (line, source_id) in enumerate(zip(_lines(chunks, rows), ids, strict=True)):
         if place in wanted:
             body = orjson.dumps(orjson.loads(line)["body"])
-            yield Sampled(source_id.decode(), body, digest(body).hex())
+            yield Sampled(source_id.decode(), body, digest(body).hex(), len(line))
 
 
 def _lines(chunks: Path, rows: list[Chunk]) -> Iterator[bytes]:
@@ -249,7 +286,7 @@ def _report(
     used = [one.usage for one in verdicts if one.usage is not None]
     tokens_in, tokens_out = (sum(getattr(one, name) for one in used) for name in ("input_tokens", "output_tokens"))
     cap = next(
-        (plan.job.model.params[key] for key in CAP_KEYS if isinstance(plan.job.model.params.get(key), int)), None
+        (plan.job.model.params[key] for key in money.CAP_KEYS if isinstance(plan.job.model.params.get(key), int)), None
     )
     near = sum(1 for one in used if cap and one.output_tokens > 0.8 * cap)
     lines = [
@@ -293,6 +330,7 @@ def _report(
             passed=passed,
             report=orjson.dumps(facts).decode(),
         )
+    balance = queries.balance(workspace.ledger.db, run.id)
     following = (
         f"batchctl submit {run.id}"
         if passed
@@ -302,8 +340,8 @@ def _report(
         "dry-run",
         run.id,
         Exit.OK if passed else Exit.GATE,
-        queries.balance(workspace.ledger.db, run.id),
-        no_cost(),
+        balance,
+        money.cost(workspace.ledger.db, run, balance),
         tuple(lines),
         following,
         facts,

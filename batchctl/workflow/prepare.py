@@ -35,7 +35,8 @@ from batchctl.model.ids import DIGEST_BYTES, id_digest, record_key
 from batchctl.model.rows import RowState, Unusable
 from batchctl.tables.source import Source, SourceSpec, open_source
 from batchctl.template import Template, Unrenderable
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.money import cost
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 RERUN_COLUMNS = ("_reason", "_detail", "_attempt")
@@ -824,7 +825,7 @@ def _nothing_new(workspace: Workspace, plan: Plan, outcome: _Outcome, before: li
         newest.id,
         Exit.OK,
         balance,
-        no_cost(),
+        cost(workspace.ledger.db, newest, balance),
         (f"Nothing new: all {plural(outcome.seen, 'row')} of the source are in earlier runs already",),
         f"batchctl status {newest.id}",
         {"prepared": False, "seen": outcome.seen, "known": outcome.known},
@@ -881,7 +882,7 @@ def _report(
         run.id,
         Exit.OK,
         queries.balance(db, run.id),
-        no_cost(),
+        cost(db, run, queries.balance(db, run.id)),
         tuple(lines),
         following,
         facts,

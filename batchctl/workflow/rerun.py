@@ -30,9 +30,10 @@ from batchctl.model.errors import Exit, UsageError
 from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Unusable
 from batchctl.workflow import reconcile
+from batchctl.workflow.money import cost
 from batchctl.workflow.poll import Pass, looked
 from batchctl.workflow.prepare import chunk_limits, line_splice, new_chunk, row_encoder, settings_row, verdicts_name
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
 from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
@@ -316,7 +317,7 @@ class _Rerun:
             self.run.id,
             code,
             balance,
-            no_cost(),
+            cost(self.workspace.ledger.db, self.run, balance),
             tuple(lines),
             following,
             facts,
