@@ -180,6 +180,21 @@ def most_of(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | None:
     return price.rates.at_most(taken, given * chunk.requests)
 
 
+def announced(workspace: Workspace, requests: int) -> str:
+    """What so many requests that wait now would cost: an upper bound with its assumptions, and the forecast beside it."""
+    run = workspace.run
+    db = workspace.ledger.db
+    waiting = [one for one in queries.chunks(db, run.id) if one.state in (ChunkState.PLANNED, ChunkState.UPLOADED)]
+    price = price_of(workspace, run, run.settings, "batch")
+    if price is None:
+        return "The price is not known to batchctl."
+    most = [most_of(workspace, run, one) for one in waiting]
+    if sum(one.requests for one in waiting) != requests or None in most:
+        return f"No output cap bounds what they cost; batch prices of {price.named}."
+    total = sum(one or 0 for one in most)
+    return f"They cost at most {usd_text(total)}, if every answer is as long as the cap ({price.named})."
+
+
 def room(workspace: Workspace, run: queries.Run) -> int | None:
     """Picodollars of the budget that nothing sent so far can use up; None without a budget."""
     budget = workspace.policy.limits.budget

@@ -109,11 +109,21 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
     full = any(isinstance(one, Throttled) for one in total.problems)
     waiting = _sendable(queries.chunks(db, run.id))
     if waiting and not full and sends_by_itself(workspace, run):
+        if workspace.policy.limits.budget is not None:
+            _book(workspace, run)
         with _kept(total):
             sent = send_waiting(workspace, provider, run)
             total.sent += sent.chunks
             if sent.stopped_by is not None:
                 raise sent.stopped_by
+
+
+def _book(workspace: Workspace, run: queries.Run) -> None:
+    """Judge what has come back, so that a budget has room for what it did cost and not for what it could have cost."""
+    from batchctl.workflow.validate import judged
+
+    if any(one.state is ChunkState.FETCHED for one in queries.chunks(workspace.ledger.db, run.id)):
+        judged(workspace, run)
 
 
 @contextmanager

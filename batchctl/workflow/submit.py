@@ -113,7 +113,7 @@ def consent(workspace: Workspace, requests: int, batches: int) -> None:
         return
     question = (
         f"Send {plural(requests, 'request')} in {plural(batches, 'batch', 'batches')} to {model.provider} "
-        f"({model.name})? The price is not known to batchctl."
+        f"({model.name})? {money.announced(workspace, requests)}"
     )
     if workspace.options.ask is not None and workspace.options.ask(question):
         return

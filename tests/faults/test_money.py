@@ -36,15 +36,14 @@ SCRIPTS: dict[str, dict[str, Any]] = {
 }
 
 
-def everything(job: JobFolder) -> Decimal:
-    return job.books.usd + job.books.live_usd
-
-
-def booked(job: JobFolder) -> Decimal:
+def check_everything(job: JobFolder) -> None:
+    """Batches to the last digit; live calls too, but for those whose answer was lost, which are counted and bounded."""
     cost = job.status()["cost"]
-    assert cost["unmetered"] == 0
-    assert cost["usd"] == cost["usd_at_most"]
-    return Decimal(cost["usd"])
+    assert Decimal(cost["usd_first_attempts"]) + Decimal(cost["usd_reruns"]) == job.books.usd > 0
+    if cost["unmetered"]:
+        assert Decimal(cost["usd"]) <= job.books.usd + job.books.live_usd <= Decimal(cost["usd_at_most"])
+    else:
+        assert Decimal(cost["usd"]) == Decimal(cost["usd_at_most"]) == job.books.usd + job.books.live_usd
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -59,11 +58,11 @@ def test_booked_cost_is_the_meter(script: str, new_job: NewJob, new_provider: Ne
     )
     job.run("run", "--wait", code=(0, 3, 7))
     job.check_results()
-    assert booked(job) == everything(job) > 0
+    check_everything(job)
     job.run("rerun", "--wait", "--same-prompt", code=(0, 3, 7))
     job.run("validate", "--again", code=(0, 3, 7))  # judging again books nothing twice
     job.check_results()
-    assert booked(job) == everything(job)
+    check_everything(job)
 
 
 def test_the_rows_of_results_add_up_and_copies_cost_nothing(new_job: NewJob, new_provider: NewProvider) -> None:

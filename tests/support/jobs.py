@@ -200,7 +200,7 @@ class JobFolder:
             return
         cost = self.status()["cost"]
         booked = Decimal(cost["usd_first_attempts"]) + Decimal(cost["usd_reruns"])
-        if cost["unmetered"]:
+        if self.sql("SELECT SUM(unmetered) FROM chunk")[0][0]:
             assert booked <= self.books.usd <= Decimal(cost["usd_at_most"])
         else:
             assert booked == self.books.usd
