@@ -309,6 +309,29 @@ def calls(db: sqlite3.Connection, run_id: str) -> list[Calls]:
     return [Calls(**dict(row)) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Turnaround:
+    """One batch that ended: when it was sent and when it was seen to have ended."""
+
+    run: str
+    chunk: int
+    requests: int
+    sent_at: str
+    ended_at: str
+
+
+def turnarounds(db: sqlite3.Connection, model: str) -> list[Turnaround]:
+    """Every ended batch of a model in this workspace, oldest first."""
+    rows = db.execute(
+        "SELECT intent.run, intent.chunk, chunk.requests, intent.sent_at, intent.ended_at FROM intent JOIN chunk"
+        " ON chunk.run = intent.run AND chunk.number = intent.chunk JOIN settings ON settings.run = intent.run"
+        " AND settings.sha256 = chunk.settings WHERE settings.model = ? AND intent.state = 'accepted'"
+        " AND intent.sent_at IS NOT NULL AND intent.ended_at IS NOT NULL ORDER BY intent.rowid",
+        (model,),
+    )
+    return [Turnaround(**dict(row)) for row in rows]
+
+
 def replaced(db: sqlite3.Connection, run: Run) -> list[str]:
     """Withdrawn runs of the job that made way for this one: what their dry runs cost is part of its bill."""
     rows = db.execute(

@@ -1,8 +1,10 @@
-"""status."""
+"""status, report, route."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from batchctl.cli.options import Common, Target, command
 
@@ -25,4 +27,26 @@ def status(common: Common, target: Target = None) -> Report:
     return workflow.status(common.options(target))
 
 
-COMMANDS = {"status": status}
+@command
+def report(
+    common: Common,
+    target: Target = None,
+    html: Annotated[
+        str | None, typer.Option("--html", envvar="BATCHCTL_HTML", metavar="FILE", help="Also write one HTML page.")
+    ] = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", envvar="BATCHCTL_WITH_TEXT", help="Show the text of failed rows as well.")
+    ] = False,
+) -> Report:
+    """What a completed row cost, failures by kind, turnaround, forecast against fact; offline.
+
+    \b
+      batchctl report triage-0001
+      batchctl report triage-0001 --html report.html
+    """
+    from batchctl.workflow import report as workflow
+
+    return workflow.report(common.options(target), html=html, with_text=with_text)
+
+
+COMMANDS = {"status": status, "report": report}
