@@ -40,6 +40,7 @@ th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--
 th{font-weight:600}td.n,th.n{text-align:right}td.t{white-space:pre-wrap;overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto;margin:.4rem 0}svg text{fill:var(--ink);font:13px system-ui,sans-serif}
 .good{fill:var(--good)}.warn{fill:var(--warn)}.bad{fill:var(--bad)}.plain{fill:var(--plain)}.rest{fill:var(--line)}
+@media (max-width:40rem){svg text{font-size:19px}}
 @media print{main{max-width:none;padding:0}h2{break-after:avoid}tr{break-inside:avoid}}
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -97,7 +97,7 @@ def _facts(workspace: Workspace, run: queries.Run, balance: dict[str, int]) -> d
             for one in attempts
         ],
         "chunks": by_chunk,
-        "turnaround": _turnaround(db, run, settings.model),
+        "turnaround": turnaround(db, run, settings.model),
         "forecast": _against_fact(db, run, found.first, known=not found.unpriced),
     }
 
@@ -137,7 +137,7 @@ def _failures(
     return [attempts[number] for number in sorted(attempts)], by_chunk
 
 
-def _turnaround(db: Any, run: queries.Run, model: str) -> dict[str, Any]:
+def turnaround(db: Any, run: queries.Run, model: str) -> dict[str, Any]:
     """Seconds from sent to ended: this run's batches, and every earlier one of the model in this workspace."""
     mine: list[dict[str, Any]] = []
     history: list[int] = []
@@ -224,10 +224,10 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
         lines.append(f"  attempt {one['attempt']}   {sent}, {failed:,} failed   {kinds}".rstrip())
     taken = facts["turnaround"]
     if taken["p50_seconds"] is not None:
-        line = f"  turnaround   p50 {_span(taken['p50_seconds'])}, p90 {_span(taken['p90_seconds'])}"
+        line = f"  turnaround   p50 {span(taken['p50_seconds'])}, p90 {span(taken['p90_seconds'])}"
         if taken["history_batches"]:
             line += (
-                f"   earlier here: p50 {_span(taken['history_p50_seconds'])}, p90 {_span(taken['history_p90_seconds'])}"
+                f"   earlier here: p50 {span(taken['history_p50_seconds'])}, p90 {span(taken['history_p90_seconds'])}"
             )
             line += f" ({plural(taken['history_batches'], 'batch', 'batches')})"
         lines.append(line)
@@ -235,14 +235,14 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
     if expected is not None:
         words = {True: "inside the interval", False: "outside the interval", None: "not known yet"}
         fact = "" if expected["usd_fact"] is None else f", it was {_money_word(expected['usd_fact'])}:"
-        span = ""
+        ends = ""
         if expected["usd_low"] is not None:
-            span = f" ({_money_word(expected['usd_low'])} to {_money_word(expected['usd_high'])})"
-        lines.append(f"  forecast {_money_word(expected['usd'])}{span}{fact} {words[expected['inside']]}")
+            ends = f" ({_money_word(expected['usd_low'])} to {_money_word(expected['usd_high'])})"
+        lines.append(f"  forecast {_money_word(expected['usd'])}{ends}{fact} {words[expected['inside']]}")
     return lines
 
 
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
     """`45 s`, `12 min`, `1 h 22`."""
     if seconds < 60:
         return f"{seconds} s"

@@ -49,4 +49,26 @@ def report(
     return workflow.report(common.options(target), html=html, with_text=with_text)
 
 
-COMMANDS = {"status": status, "report": report}
+@command
+def route(
+    common: Common,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="Task list (.csv .jsonl .toml), job file or run. Left out: ./job.toml"),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", envvar="BATCHCTL_CHECK", help="Exit 5 when a task runs in another lane today.")
+    ] = False,
+) -> Report:
+    """Live, batch or background, for a list of tasks or one job: lane, reason, monthly cost.
+
+    \b
+      batchctl route tasks.csv
+      batchctl route job.toml --json
+    """
+    from batchctl.workflow import route as workflow
+
+    return workflow.route(common.options(target), check=check)
+
+
+COMMANDS = {"status": status, "report": report, "route": route}
