@@ -66,6 +66,7 @@ class Judged:
     tallies: Mapping[tuple[str, str], tuple[int, int]]
     usage: Mapping[str, int]
     cost: int | None  # picodollars of the answers whose tokens are known; None without a price
+    metered: int  # requests whose tokens are known
     unmetered: int  # requests that may be billed and whose tokens nobody has told us
     quarantined: Mapping[str, int]
 
@@ -209,7 +210,13 @@ def _judge(task: Task, *, exact: bool) -> Judged:
     os.replace(part, target)
     sync_directory(task.results)
     return Judged(
-        out.sha256, counter.tallies(), counter.usage, counter.cost, counter.unmetered, dict(found.quarantined)
+        out.sha256,
+        counter.tallies(),
+        counter.usage,
+        counter.cost,
+        counter.metered,
+        counter.unmetered,
+        dict(found.quarantined),
     )
 
 
@@ -294,6 +301,7 @@ class _Counter:
         self._tokens = [0, 0, 0, 0, 0, 0]
         self._rates = task.rates
         self._cost = 0
+        self.metered = 0
         self.unmetered = 0
         self._gone = b""
         self._copies: Counter[int] = Counter()
@@ -338,6 +346,7 @@ class _Counter:
                 self.unmetered += 1
                 return None
             return 0  # refused, expired or cancelled before it ran: not billed
+        self.metered += 1
         if self._rates is None:
             return None
         cost = self._rates.cost(usage)

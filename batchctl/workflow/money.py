@@ -144,6 +144,8 @@ def cost_line(db: Any, run: queries.Run, balance: dict[str, int]) -> str | None:
     done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
     if done:
         line += f"   {usd_text(found.booked * 1000 // done)} per 1,000 completed"
+    if any(one.provider == "emulator" for one in queries.settings(db, run.id).values()):
+        line += "   simulated"
     if found.unmetered:
         most = "" if found.unmetered_bound is None else f", at most {usd_text(found.unmetered_bound)}"
         line += f"   and {found.unmetered:,} requests nobody gave tokens for{most}"

@@ -89,14 +89,17 @@ def _booked(result: Judged, intent: Intent | None, price: Price | None) -> tuple
     """What to book for a chunk, and how many of its requests nobody knows the tokens of.
 
     A request without a readable result has no tokens of its own. Where the provider gives a total for the batch, what
-    the total has more than the rows is booked with the chunk, and nothing is left unknown.
+    the total has more than the rows is booked with the chunk, and nothing is left unknown. Without a total, no more
+    requests can be unknown than the provider counted as finished and we have no tokens of.
     """
     total = None if intent is None else intent.usage
+    finished = None if intent is None else intent.counts.get("completed")
+    unknown = result.unmetered if finished is None else min(result.unmetered, max(0, finished - result.metered))
     if result.cost is None or price is None or total is None:
-        return result.cost, result.unmetered
+        return result.cost, unknown
     more = {name: total.get(name, 0) - result.usage[name] for name in TOKENS}
     if min(more.values()) < 0:
-        return result.cost, result.unmetered
+        return result.cost, unknown
     rates = price.rates
     if rates.long is None:
         return result.cost + rates.cost(Usage(**more)), 0
