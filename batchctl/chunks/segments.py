@@ -57,6 +57,7 @@ VERDICTS = pa.schema(
         ("request_id", pa.string()),
         ("model", pa.string()),
         ("created_at", pa.int64()),  # Unix seconds, the provider's clock
+        ("cost", pa.int64()),  # picodollars this request was billed; null when unknown
     ]
 )
 PLAIN = {"row", "output", "custom_id", "key", "request", "id", "position", "line", "request_id", "copied_from"}

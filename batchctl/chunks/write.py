@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from batchctl.chunks.names import lines_name, rows_name
 from batchctl.chunks.segments import ROWS, SegmentWriter, batches
 from batchctl.chunks.splice import Splice
 from batchctl.files import BLOCK_BYTES, blocks_of, crash_point, lines, open_private, storage_failed, sync_file
@@ -38,22 +39,6 @@ class Packed:
     @property
     def file(self) -> str:
         return lines_name(self.number)
-
-
-def lines_name(number: int) -> str:
-    return f"{number:04d}.jsonl"
-
-
-def rows_name(number: int) -> str:
-    return f"{number:04d}.rows.parquet"
-
-
-def copies_name(number: int) -> str:
-    return f"{number:04d}.copies.parquet"
-
-
-def verdicts_name(number: int, attempt: int) -> str:
-    return f"{number:04d}.a{attempt}.verdicts.parquet"
 
 
 class Packer:

@@ -24,10 +24,10 @@ PROGRAM = "batchctl"
 
 GROUPS = {
     "Work": ("run", "prepare", "dry-run", "submit", "poll", "validate", "rerun"),
-    "Results": ("status",),
+    "Results": ("status", "report", "route"),
     "House": ("init", "providers", "resolve", "cancel", "check", "emulator"),
 }
-LATER = ("review", "publish", "report", "compare", "route", "purge")
+LATER = ("review", "publish", "compare", "purge")
 
 
 class Grouped(TyperGroup):

@@ -16,7 +16,7 @@ import orjson
 from batchctl.emulator.anthropic_checks import RefusedError, message_params, odd
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.process import Made
-from batchctl.emulator.saying import Answer, Asked, Said, say, words
+from batchctl.emulator.saying import Answer, Asked, Said, say, used_of, words
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
 
@@ -72,11 +72,22 @@ def _as_read(schema: bytes) -> Any:
 
 
 def answer(
-    params: dict[str, Any], payload: bytes, *, seed: int, quality: str, nonce: str, tier: str, u2028: bool = False
+    params: dict[str, Any],
+    payload: bytes,
+    *,
+    seed: int,
+    quality: str,
+    nonce: str,
+    tier: str,
+    u2028: bool = False,
+    cached: float = 0.0,
+    thinking: int = 0,
 ) -> Answer:
     """One message. The words depend on seed and params alone; `nonce` only makes ids differ."""
-    said = say(_Message(params), sha256(b"%d " % seed + payload).digest(), quality, u2028)
-    taken = len(payload) // 4 + 1
+    asked = _Message(params)
+    said = say(asked, sha256(b"%d " % seed + payload).digest(), quality, u2028)
+    used = used_of(said, asked.cap, len(payload) // 4 + 1, cached, thinking)
+    taken, given, from_cache, _ = used
     stop, details = _STOPS[said.finish], None
     if stop == "refusal":
         details = {"type": "refusal", "category": None, "explanation": None}
@@ -90,15 +101,15 @@ def answer(
         "stop_sequence": None,
         "stop_details": details,
         "usage": {
-            "input_tokens": taken,
+            "input_tokens": taken - from_cache,
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": from_cache,
             "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-            "output_tokens": said.tokens,
+            "output_tokens": given,
             "service_tier": tier,
         },
     }
-    return Answer(orjson.dumps(message), taken, said.tokens)
+    return Answer(orjson.dumps(message), *used)
 
 
 def _content(said: Said, nonce: str) -> list[dict[str, Any]]:
@@ -158,10 +169,22 @@ class Rows:
             digest=digest.hexdigest(),
             input_tokens=given.input_tokens,
             output_tokens=given.output_tokens,
+            cached_tokens=given.cached_tokens,
+            reasoning_tokens=given.reasoning_tokens,
         )
 
     def _answer(self, params: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Answer:
-        return answer(params, payload, seed=seed, quality=quality, nonce=nonce, tier="batch", u2028=self._u2028)
+        return answer(
+            params,
+            payload,
+            seed=seed,
+            quality=quality,
+            nonce=nonce,
+            tier="batch",
+            u2028=self._u2028,
+            cached=self._settings.cached,
+            thinking=self._settings.thinking,
+        )
 
     def undone(self, custom_id: Any, code: str) -> bytes:
         return _line(custom_id, {"type": _UNDONE[code]})

@@ -256,12 +256,17 @@ class AnthropicWire:
             kind, message, status = ERRORS[fate.delivery]
             raise RefusedError(message, status=status, type_=kind)
         nonce = new_id("")[:24]
-        given = answer(params, payload, seed=settings.seed, quality=fate.quality, nonce=nonce, tier="standard")
-        with self._store.transaction() as db:
-            db.execute(
-                "INSERT INTO live (at, endpoint, digest, input_tokens, output_tokens) VALUES (?, ?, ?, ?, ?)",
-                (time.time(), ENDPOINT, digest.hexdigest(), given.input_tokens, given.output_tokens),
-            )
+        given = answer(
+            params,
+            payload,
+            seed=settings.seed,
+            quality=fate.quality,
+            nonce=nonce,
+            tier="standard",
+            cached=settings.cached,
+            thinking=settings.thinking,
+        )
+        self._context.bill_live(ENDPOINT, digest.hexdigest(), given)
         return web.Response(body=given.body, content_type="application/json")
 
 

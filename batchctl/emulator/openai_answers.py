@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from batchctl.emulator.openai_checks import RefusedError
-from batchctl.emulator.saying import Answer, Asked, Said, say, words
+from batchctl.emulator.saying import Answer, Asked, Said, Used, say, used_of, words
 
 _CATEGORIES = (
     "sexual",
@@ -55,16 +55,22 @@ def answer(
     created: int,
     nonce: str,
     u2028: bool = False,
+    cached: float = 0.0,
+    thinking: int = 0,
 ) -> Answer:
     """One 200 body. The words depend on seed and request alone; `nonce` only makes ids differ."""
     dice = sha256(b"%d " % seed + payload).digest()
     taken = len(payload) // 4 + 1
     if endpoint == "/v1/responses":
-        said = say(_Responses(body), dice, quality, u2028)
-        return Answer(_response(body, said, taken, created, nonce), taken, said.tokens)
+        asked = _Responses(body)
+        said = say(asked, dice, quality, u2028)
+        used = used_of(said, asked.cap, taken, cached, thinking)
+        return Answer(_response(body, said, used, created, nonce), *used)
     if endpoint == "/v1/chat/completions":
-        said = say(_Chat(body), dice, quality, u2028)
-        return Answer(_chat(body, said, taken, created, nonce), taken, said.tokens)
+        chat = _Chat(body)
+        said = say(chat, dice, quality, u2028)
+        used = used_of(said, chat.cap, taken, cached, thinking)
+        return Answer(_chat(body, said, used, created, nonce), *used)
     if endpoint == "/v1/embeddings":
         return _embeddings(body)
     if endpoint == "/v1/moderations":
@@ -124,7 +130,7 @@ def _chosen(choice: Any, named: str | None, tools: dict[str, Any], asked: Asked)
     return "", asked.schema
 
 
-def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str) -> bytes:
+def _response(body: dict[str, Any], said: Said, used: Used, created: int, nonce: str) -> bytes:
     item_status = b"incomplete" if said.finish in ("length", "content_filter") else b"completed"
     mark = nonce.encode()
     details = b"null"
@@ -160,8 +166,8 @@ def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce:
         b'"incomplete_details":%b,"instructions":%b,"max_output_tokens":%b,"max_tool_calls":null,"model":%b,'
         b'"output":[%b],"parallel_tool_calls":true,"previous_response_id":null,"reasoning":%b,"service_tier":"default",'
         b'"store":%b,"temperature":%b,"text":%b,"tool_choice":%b,"tools":%b,"top_logprobs":0,"top_p":%b,'
-        b'"truncation":"disabled","usage":{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0,'
-        b'"cache_write_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d},'
+        b'"truncation":"disabled","usage":{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,'
+        b'"cache_write_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":%d},"total_tokens":%d},'
         b'"user":null,"metadata":%b,"completed_at":%d}'
     ) % (
         mark,
@@ -183,15 +189,17 @@ def _response(body: dict[str, Any], said: Said, taken: int, created: int, nonce:
         _dumps(get("tool_choice") or "auto"),
         _dumps(get("tools") or []),
         b"1.0" if get("top_p") is None else _dumps(get("top_p")),
-        taken,
-        said.tokens,
-        taken + said.tokens,
+        used[0],
+        used[2],
+        used[1],
+        used[3],
+        used[0] + used[1],
         _dumps(get("metadata") or {}),
         created + 1,
     )
 
 
-def _chat(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str) -> bytes:
+def _chat(body: dict[str, Any], said: Said, used: Used, created: int, nonce: str) -> bytes:
     content: Any = said.text
     refusal: Any = None
     calls = b""
@@ -221,17 +229,19 @@ def _chat(body: dict[str, Any], said: Said, taken: int, created: int, nonce: str
     choices = b",".join(b'{"index":%d,%b' % (place, one) for place in range(body.get("n") or 1))
     return (
         b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":{"prompt_tokens":%d,'
-        b'"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},'
-        b'"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,'
+        b'"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":0,"accepted_prediction_tokens":0,'
         b'"rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":null}'
     ) % (
         nonce.encode(),
         created,
         _dumps(snapshot(body["model"])),
         choices,
-        taken,
-        said.tokens,
-        taken + said.tokens,
+        used[0],
+        used[1],
+        used[0] + used[1],
+        used[2],
+        used[3],
     )
 
 

@@ -210,6 +210,8 @@ class Rows:
             digest=digest.hexdigest(),
             input_tokens=given.input_tokens,
             output_tokens=given.output_tokens,
+            cached_tokens=given.cached_tokens,
+            reasoning_tokens=given.reasoning_tokens,
         )
 
     def _answer(self, body: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Any:
@@ -222,6 +224,8 @@ class Rows:
             created=self._created,
             nonce=nonce,
             u2028=self._u2028,
+            cached=self._settings.cached,
+            thinking=self._settings.thinking,
         )
 
     def undone(self, custom_id: Any, code: str) -> bytes:

@@ -97,9 +97,9 @@ def batch_object(row: Any) -> dict[str, Any]:
         "request_counts": {"total": row["total"], "completed": completed, "failed": row["failed"]},
         "usage": {
             "input_tokens": taken,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": row["cached_tokens"]},
             "output_tokens": given,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": row["reasoning_tokens"]},
             "total_tokens": taken + given,
         }
         if ended
@@ -280,10 +280,8 @@ class OpenAIWire:
             quality=fate.quality,
             created=int(time.time()),
             nonce=new_id("")[:24],
+            cached=settings.cached,
+            thinking=settings.thinking,
         )
-        with self._store.transaction() as db:
-            db.execute(
-                "INSERT INTO live (at, endpoint, digest, input_tokens, output_tokens) VALUES (?, ?, ?, ?, ?)",
-                (time.time(), endpoint, digest.hexdigest(), given.input_tokens, given.output_tokens),
-            )
+        self._context.bill_live(endpoint, digest.hexdigest(), given)
         return web.Response(body=given.body, content_type="application/json")

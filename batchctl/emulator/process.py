@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ import orjson
 
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import TERMINAL, Store, private_file
+from batchctl.emulator.tariff import usd
 
 _LOOK_EVERY = 256  # rows between two looks at whether to stop or whether someone cancelled
 _HELD_BACK = 16  # second lines of duplicated rows wait for this many others, so that they are not neighbours
@@ -56,6 +58,8 @@ class Made:
     digest: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class RowMaker(Protocol):
@@ -89,6 +93,9 @@ class _Tally:
     failed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    usd: Decimal = Decimal(0)
     expired: bool = False
 
 
@@ -237,6 +244,9 @@ class Worker(threading.Thread):
                 billed_rows=tally.completed,
                 input_tokens=tally.input_tokens,
                 output_tokens=tally.output_tokens,
+                cached_tokens=tally.cached_tokens,
+                reasoning_tokens=tally.reasoning_tokens,
+                usd=str(tally.usd),
             )
         for rest in (output, errors, store.work / f"{batch_id}.input"):
             rest.unlink(missing_ok=True)
@@ -272,6 +282,9 @@ class Worker(threading.Thread):
                 tally.completed += 1
                 tally.input_tokens += made.input_tokens
                 tally.output_tokens += made.output_tokens
+                tally.cached_tokens += made.cached_tokens
+                tally.reasoning_tokens += made.reasoning_tokens
+                tally.usd += usd(settings.prices, "batch", made.input_tokens, made.cached_tokens, made.output_tokens)
                 output.write(made.line)
                 billed.write(
                     bill_of

@@ -20,6 +20,8 @@ class Answer:
     body: bytes
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0  # part of the input
+    reasoning_tokens: int = 0  # part of the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,16 @@ class Asked:
     cap: int | None = None
     any_json = False
     prompt = ""
+
+
+Used = tuple[int, int, int, int]
+"""Input, output, cached and reasoning tokens; the last two are parts of the first two."""
+
+
+def used_of(said: Said, cap: int | None, taken: int, cached: float, thinking: int) -> Used:
+    """What an answer is billed for: `cached` is the share of the input read from a cache, `thinking` tokens come on top."""
+    thought = thinking if cap is None else max(0, min(thinking, cap - said.tokens))
+    return taken, said.tokens + thought, int(taken * cached), thought
 
 
 def words(given: Any) -> str:

@@ -12,6 +12,7 @@ import orjson
 
 from batchctl.emulator.faults import GROUPS, CallFault
 from batchctl.emulator.reading import known_keys, refuse, seconds, share, whole, words
+from batchctl.emulator.tariff import USD_PER_MILLION, tariff
 
 _SPELLED = {"500": "error500", "429": "error429", "error500": "error500", "error429": "error429"}
 _SHARES = (*(name for group in GROUPS for name in group), "reordered")
@@ -26,6 +27,8 @@ class Settings:
     `missing` rows are in neither file and are not billed; `unknown` rows are error lines with status 0 and no body.
     `conflict` rows appear twice with different answers. `results` are oddities put into every result file.
     `window` shorter than `latency` makes a batch expire with part of its rows done. `models` limits what exists.
+    `cached` is the part of each row's input tokens read from a cache, `thinking` so many reasoning tokens in each answer;
+    `prices` is the tariff of the money meter, in USD per million tokens (`tariff.py`).
     `other_batches` puts that many batches of someone else into the list. `clock_offset` shifts the `Date` header.
     """
 
@@ -54,6 +57,9 @@ class Settings:
     models: tuple[str, ...] = ()
     other_batches: int = 0
     clock_offset: float = 0.0
+    cached: float = 0.0
+    thinking: int = 0
+    prices: tuple[str, ...] = tuple(USD_PER_MILLION.values())
 
     @property
     def takes_seconds(self) -> float:
@@ -80,6 +86,10 @@ class Settings:
                     raise refuse("`speed` must be above 0", where, "`speed = 60` makes a minute pass in a second")
             elif name == "results":
                 read[name] = words(value, key, where, RESULT_FAULTS)
+            elif name == "cached":
+                read[name] = share(value, key, where)
+            elif name == "prices":
+                read[name] = tariff(value, where)
             elif name == "models":
                 read[name] = words(value, key, where)
             elif name == "calls":
@@ -124,4 +134,5 @@ class Settings:
     @classmethod
     def restored(cls, text: str) -> Settings:
         raw = orjson.loads(text)
-        return cls(**raw | {"results": tuple(raw["results"]), "models": tuple(raw["models"]), "calls": ()})
+        lists = {name: tuple(raw[name]) for name in ("results", "prices", "models")}
+        return cls(**raw | lists | {"calls": ()})

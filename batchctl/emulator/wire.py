@@ -6,14 +6,17 @@ worker that runs batches, the fates of rows, the answers (`saying`), cancelling 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from batchctl.emulator.saying import Answer
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import Store
+from batchctl.emulator.tariff import usd
 from batchctl.emulator.witness import RequestLog
 
 ODD = (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError, OverflowError)
@@ -38,6 +41,15 @@ class Context:
     store: Store
     log: RequestLog
     wake: Callable[[], None]
+
+    def bill_live(self, endpoint: str, digest: str, given: Answer) -> None:
+        """Put one live answer into the books. `digest` is that of the request body."""
+        cost = usd(self.settings.prices, "live", given.input_tokens, given.cached_tokens, given.output_tokens)
+        with self.store.transaction() as db:
+            db.execute(
+                "INSERT INTO live (at, endpoint, digest, input_tokens, output_tokens, usd) VALUES (?, ?, ?, ?, ?, ?)",
+                (time.time(), endpoint, digest, given.input_tokens, given.output_tokens, str(cost)),
+            )
 
 
 class Wire(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def summary(store: Store) -> dict[str, Any]:
             "status": row["status"],
             "created_at": int(row["created"]),
             "rows_billed": row["billed_rows"],
+            "usd": row["usd"],
         }
         for row in batches
     ]
@@ -63,6 +65,8 @@ def summary(store: Store) -> dict[str, Any]:
             "output_tokens": sum(row["output_tokens"] for row in batches),
             "live_input_tokens": live[1],
             "live_output_tokens": live[2],
+            "usd": str(sum((Decimal(row["usd"]) for row in batches), Decimal(0))),
+            "live_usd": str(sum((Decimal(one[0]) for one in store.db.execute("SELECT usd FROM live")), Decimal(0))),
         },
     }
 

@@ -255,10 +255,18 @@ class Retention(_Table):
 
 
 class Prices(_Table):
-    """USD per million tokens in batch, for a model whose price is not known."""
+    """USD per million tokens, for a model whose price is not known or is another for you."""
 
-    input: Price = Field(description="Per million input tokens.")
-    output: Price = Field(description="Per million output tokens.")
+    input: Price = Field(description="Per million input tokens, in batch.")
+    output: Price = Field(description="Per million output tokens, in batch.")
+    cached: Price | None = Field(
+        default=None, description="Per million input tokens read from a cache; left out: as input."
+    )
+    cache_write: Price | None = Field(
+        default=None, description="Per million input tokens written to a cache; left out: as input."
+    )
+    live_input: Price | None = Field(default=None, description="Per million input tokens, live (the dry run).")
+    live_output: Price | None = Field(default=None, description="Per million output tokens, live.")
 
 
 class Notify(_Table):

@@ -46,7 +46,6 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "lane.deadline": Later("no deadline would be kept"),
     "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),
     "lane.live_tail_max": Later("nothing is sent live"),
-    "limits.budget": Later("no spending would be stopped", "remove it, and limit max_rows instead"),
     "rules": Later("no rule would be checked", works=_empty),
     "rules_builtin": Later("no rule would be checked"),
     "review.when": Later("no row would wait for a person"),
@@ -55,6 +54,5 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
         "nothing would be published", "remove it; completed rows are in the run's results.jsonl", works=_empty
     ),
     "retention": Later("nothing would be deleted"),
-    "prices": Later("no cost is computed from it"),
     "notify": Later("nobody would be told", "remove it, and use the exit code", works=_empty),
 }

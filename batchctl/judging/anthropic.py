@@ -17,7 +17,6 @@ from batchctl.judging.extracted import (
     TOOL,
     Extracted,
     Unusable,
-    counted,
     cut_off,
     kind_of,
     name_of,
@@ -27,6 +26,7 @@ from batchctl.judging.extracted import (
 )
 from batchctl.judging.text import printable
 from batchctl.model.rows import Reason, Retry, Usage
+from batchctl.model.usage import counted
 
 _COMPLETE = ("end_turn", "stop_sequence", "tool_use")
 _PASSED_OVER = (

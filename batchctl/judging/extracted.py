@@ -17,7 +17,6 @@ from batchctl.model.rows import Reason, Retry, Usage
 EMPTY = "the answer is empty"
 TOOL = "tool"
 """The `mode` in which the arguments of a tool call are the answer."""
-MOST_TOKENS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +89,3 @@ def kind_of(value: Any) -> str:
         if isinstance(value, kind):
             return name
     return "a number"
-
-
-def counted(*counts: Any) -> Usage | None:
-    """`Usage` of these counts, in its own order; None when any of them is no count."""
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MOST_TOKENS:
-            return None
-    return Usage(*counts)

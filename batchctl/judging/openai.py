@@ -18,7 +18,6 @@ from batchctl.judging.extracted import (
     TOOL,
     Extracted,
     Unusable,
-    counted,
     cut_off,
     filtered,
     kind_of,
@@ -29,7 +28,8 @@ from batchctl.judging.extracted import (
 )
 from batchctl.judging.openai_errors import class_of, error_codes, error_words
 from batchctl.judging.text import printable
-from batchctl.model.rows import Reason, Retry, Usage
+from batchctl.model.rows import Reason, Retry
+from batchctl.model.usage import openai_usage
 
 _MOST_SECONDS = 2**40
 
@@ -77,7 +77,7 @@ def _body(body: Any, endpoint: str, mode: str, custom_id: str | None, request_id
         detail = f"the answer is {kind_of(body)}, not an object"
         return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, body is not None, request_id)
     reader = _READERS.get(endpoint)
-    usage = _usage(body.get("usage"))
+    usage = openai_usage(body.get("usage"))
     text: str | None = None
     value: Any = None
     reason: Reason | None = None
@@ -411,36 +411,6 @@ def _failed(status: Any, body: Any, custom_id: str | None, request_id: str) -> E
 
 
 # --- small values --------------------------------------------------------------------------------------------------
-
-
-def _usage(usage: Any) -> Usage | None:
-    """Tokens under the names of `/v1/responses` or of the older endpoints; None when any of them is no count."""
-    if not isinstance(usage, dict):
-        return None
-    if "input_tokens" in usage:
-        into, out = usage["input_tokens"], usage.get("output_tokens", 0)
-        ins, outs = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    else:
-        into, out = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-        ins, outs = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    cached = written = thought = 0
-    if ins is not None:
-        if not isinstance(ins, dict):
-            return None
-        cached = ins.get("cached_tokens", 0)
-        written = ins.get("cache_write_tokens", 0)
-    if outs is not None:
-        if not isinstance(outs, dict):
-            return None
-        thought = outs.get("reasoning_tokens", 0)
-    counts = (
-        into,
-        out,
-        0 if cached is None else cached,
-        0 if written is None else written,
-        0 if thought is None else thought,
-    )
-    return counted(*counts)
 
 
 def _seconds(value: Any) -> int | None:

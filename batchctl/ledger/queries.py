@@ -66,6 +66,9 @@ class Chunk:
     verdicts_sha256: str | None
     judged_with: str | None
     usage: dict[str, int]
+    bound: int | None
+    cost: int | None
+    unmetered: int
     note: str | None
 
     @property
@@ -91,6 +94,7 @@ class Intent:
     batch_id: str | None
     vendor_status: str | None
     counts: dict[str, int]
+    usage: dict[str, int] | None
     sent_at: str | None
     ended_at: str | None
     note: str | None
@@ -129,6 +133,7 @@ def _intent(row: sqlite3.Row) -> Intent:
     facts = dict(row)
     facts["fenced"] = bool(facts["fenced"])
     facts["counts"] = json.loads(facts["counts"] or "{}")
+    facts["usage"] = json.loads(facts["usage"]) if facts["usage"] else None
     return Intent(**facts)
 
 
@@ -275,6 +280,71 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     counts[RowState.REJECTED] += rejected
     states = {str(state): counts[state] for state in RowState}
     return {"rows": sum(states.values()), **states, "copied": copied}
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Live calls of one run and purpose, summed."""
+
+    run: str
+    purpose: str
+    settings: str
+    calls: int
+    cost: int  # picodollars booked
+    unpriced: int  # answered, and no price is known
+    unmetered: int  # may be billed, and nobody knows for how much
+    bound: int | None  # picodollars that the unmetered ones can cost at most
+
+
+def prices(db: sqlite3.Connection, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(settings, lane) to the price its books are kept with."""
+    rows = db.execute("SELECT settings, lane, price FROM price WHERE run = ? ORDER BY rowid", (run_id,))
+    return {(row["settings"], row["lane"]): json.loads(row["price"]) for row in rows}
+
+
+def calls(db: sqlite3.Connection, run_id: str) -> list[Calls]:
+    """Live calls of a run by purpose and settings."""
+    rows = db.execute(
+        "SELECT run, purpose, settings, COUNT(*) AS calls, SUM(COALESCE(cost, 0)) AS cost,"
+        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN ('open', 'lost')) AS unmetered,"
+        " SUM(CASE WHEN state IN ('open', 'lost') THEN bound ELSE 0 END) AS bound"
+        " FROM live_call WHERE run = ? GROUP BY purpose, settings ORDER BY MIN(seq)",
+        (run_id,),
+    )
+    return [Calls(**dict(row)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Turnaround:
+    """One batch that ended: when it was sent and when it was seen to have ended."""
+
+    run: str
+    chunk: int
+    requests: int
+    sent_at: str
+    ended_at: str
+
+
+def turnarounds(db: sqlite3.Connection, model: str) -> list[Turnaround]:
+    """Every ended batch of a model in this workspace, oldest first."""
+    rows = db.execute(
+        "SELECT intent.run, intent.chunk, chunk.requests, intent.sent_at, intent.ended_at FROM intent JOIN chunk"
+        " ON chunk.run = intent.run AND chunk.number = intent.chunk JOIN settings ON settings.run = intent.run"
+        " AND settings.sha256 = chunk.settings WHERE settings.model = ? AND intent.state = 'accepted'"
+        " AND intent.sent_at IS NOT NULL AND intent.ended_at IS NOT NULL ORDER BY intent.rowid",
+        (model,),
+    )
+    return [Turnaround(**dict(row)) for row in rows]
+
+
+def replaced(db: sqlite3.Connection, run: Run) -> list[str]:
+    """Withdrawn runs of the job that made way for this one: what their dry runs cost is part of its bill."""
+    rows = db.execute(
+        "SELECT id FROM run WHERE job = ? AND withdrawn = 1 AND number < ? AND number >"
+        " (SELECT COALESCE(MAX(number), 0) FROM run WHERE job = ? AND withdrawn = 0 AND number < ?) ORDER BY number",
+        (run.job, run.number, run.job, run.number),
+    )
+    return [row[0] for row in rows]
 
 
 def reasons(db: sqlite3.Connection, run_id: str) -> dict[str, int]:

@@ -59,6 +59,9 @@ CREATE TABLE chunk (
   verdicts_sha256 TEXT,
   judged_with     TEXT,                    -- digest of schema and judging settings
   usage           TEXT,                    -- JSON: token sums
+  bound           INTEGER,                 -- picodollars its requests can cost at most; set before it is sent
+  cost            INTEGER,                 -- picodollars booked for it; null before judging, or without a price
+  unmetered       INTEGER NOT NULL DEFAULT 0,  -- requests that may be billed and whose tokens nobody has told us
   note            TEXT,
   PRIMARY KEY (run, number)
 ) STRICT;
@@ -91,6 +94,7 @@ CREATE TABLE intent (                      -- one try to create one batch
   batch_id      TEXT UNIQUE,
   vendor_status TEXT,
   counts        TEXT,
+  usage         TEXT,                      -- JSON: the provider's own token total of the batch, once it ended
   sent_at       TEXT,
   ended_at      TEXT,
   note          TEXT,
@@ -109,6 +113,28 @@ CREATE TABLE dry_run (
   passed     INTEGER NOT NULL,
   report     TEXT NOT NULL
 ) STRICT;
+
+CREATE TABLE price (                       -- what was booked with: frozen when first needed, so that books do not move
+  run      TEXT NOT NULL REFERENCES run (id),
+  settings TEXT NOT NULL,
+  lane     TEXT NOT NULL,                  -- batch, live
+  price    TEXT NOT NULL,                  -- JSON: rates in picodollars a token, source, date
+  PRIMARY KEY (run, settings, lane)
+) STRICT;
+
+CREATE TABLE live_call (                   -- one paid synchronous call, on record before it leaves
+  seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+  run      TEXT NOT NULL REFERENCES run (id),
+  settings TEXT NOT NULL,
+  key      TEXT NOT NULL,                  -- digest of the request body
+  purpose  TEXT NOT NULL,                  -- dry-run
+  at       TEXT NOT NULL,
+  state    TEXT NOT NULL,                  -- open, answered, refused (not billed), lost
+  bound    INTEGER,                        -- picodollars it can cost at most; null without a price
+  cost     INTEGER,                        -- picodollars booked; null while open or lost, or without a price
+  usage    TEXT                            -- JSON: tokens
+) STRICT;
+CREATE INDEX live_call_of_run ON live_call (run);
 
 CREATE TABLE event (
   seq     INTEGER PRIMARY KEY AUTOINCREMENT,

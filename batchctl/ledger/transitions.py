@@ -240,6 +240,7 @@ def open_intent(
     account: str,
     sha256: str,
     epoch: int,
+    bound: int | None,
 ) -> None:
     """The durable word that a create is about to leave. A second live intent for a chunk violates a unique index."""
     db.execute(
@@ -247,7 +248,7 @@ def open_intent(
         " VALUES (?, ?, ?, ?, 'open', ?, ?, ?, ?, ?)",
         (intent, run, chunk, send, staged, account, sha256, utc_now(), epoch),
     )
-    move(db, run, chunk, ChunkState.INTENT, because="about to be sent", intent=intent)
+    move(db, run, chunk, ChunkState.INTENT, because="about to be sent", intent=intent, bound=bound)
 
 
 def accept(db: sqlite3.Connection, intent: str, batch_id: str, *, because: str) -> None:
@@ -324,12 +325,13 @@ def observe(db: sqlite3.Connection, intent: str, vendor_status: str, counts: Map
     )
 
 
-def end(db: sqlite3.Connection, intent: str, *, because: str) -> None:
-    """The batch will change no more; its results can be fetched."""
+def end(db: sqlite3.Connection, intent: str, *, because: str, usage: Mapping[str, int] | None = None) -> None:
+    """The batch will change no more; its results can be fetched. `usage` is the provider's own token total."""
     row = db.execute("SELECT run, chunk FROM intent WHERE id = ? AND state = 'accepted'", (intent,)).fetchone()
     if row is None:
         raise StaleState(f"intent {intent} is not `accepted`")
-    db.execute("UPDATE intent SET ended_at = ? WHERE id = ?", (utc_now(), intent))
+    total = None if usage is None else json.dumps(dict(usage))
+    db.execute("UPDATE intent SET ended_at = ?, usage = ? WHERE id = ?", (utc_now(), total, intent))
     move(db, row["run"], row["chunk"], ChunkState.ENDED, because=because, intent=intent)
 
 
@@ -347,9 +349,11 @@ def apply(
     judged_with: str,
     tallies: Tallies,
     usage: Mapping[str, int],
+    cost: int | None,
+    unmetered: int,
     because: str,
 ) -> None:
-    """What we made of the results counts from here on. Judging again replaces the earlier verdicts."""
+    """What we made of the results counts from here on. Judging again replaces the earlier verdicts and their cost."""
     move(
         db,
         run,
@@ -359,6 +363,8 @@ def apply(
         verdicts_sha256=verdicts_sha256,
         judged_with=judged_with,
         usage=json.dumps(dict(usage)),
+        cost=cost,
+        unmetered=unmetered,
     )
     db.execute("DELETE FROM tally WHERE run = ? AND chunk = ?", (run, chunk))
     db.executemany(
@@ -399,6 +405,44 @@ def add_dry_run(
         (run, settings, utc_now(), epoch, rows, valid, min_valid, int(passed), report),
     )
     record_event(db, run, "dry-run passed" if passed else "dry-run failed", f"{valid} of {rows} valid")
+
+
+def set_price(db: sqlite3.Connection, run: str, settings: str, lane: str, price: Mapping[str, Any]) -> None:
+    """The price that a run's books are kept with."""
+    db.execute(
+        "INSERT OR REPLACE INTO price (run, settings, lane, price) VALUES (?, ?, ?, ?)",
+        (run, settings, lane, json.dumps(dict(price))),
+    )
+
+
+def open_calls(
+    db: sqlite3.Connection, run: str, settings: str, purpose: str, calls: Iterable[tuple[str, int | None]]
+) -> None:
+    """Live calls (key and the most each can cost) that are about to leave: from here on each may be billed."""
+    now = utc_now()
+    db.executemany(
+        "INSERT INTO live_call (run, settings, key, purpose, at, state, bound) VALUES (?, ?, ?, ?, ?, 'open', ?)",
+        [(run, settings, key, purpose, now, bound) for key, bound in calls],
+    )
+
+
+def close_call(
+    db: sqlite3.Connection,
+    run: str,
+    key: str,
+    state: str,
+    *,
+    cost: int | None = None,
+    usage: Mapping[str, int] | None = None,
+) -> None:
+    """What became of the newest open call of a key. `refused` was not billed; of `lost` nobody knows."""
+    changed = db.execute(
+        "UPDATE live_call SET state = ?, cost = ?, usage = ? WHERE seq ="
+        " (SELECT MAX(seq) FROM live_call WHERE run = ? AND key = ? AND state = 'open')",
+        (state, cost, None if usage is None else json.dumps(dict(usage)), run, key),
+    ).rowcount
+    if changed != 1:
+        raise StaleState(f"no call for {key} of {run} is open")
 
 
 def set_window(db: sqlite3.Connection, name: str, window: int) -> None:

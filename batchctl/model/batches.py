@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from batchctl.model.rows import Usage
+
 
 class BatchState(StrEnum):
     """Our three words for every vendor's list of statuses. The vendor's own word is kept beside it."""
@@ -88,6 +90,7 @@ class BatchStatus:
     expires_at: int | None = None
     owes_results: bool = False
     out_of_time: bool = False
+    usage: Usage | None = None  # the provider's own total over all requests, where it gives one
 
 
 class Proof(StrEnum):

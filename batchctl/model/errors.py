@@ -76,6 +76,13 @@ class ConsentMissing(BatchctlError):
     code = "consent"
 
 
+class BudgetReached(BatchctlError):
+    """What is asked for could cost more than `[limits] budget` leaves, or nobody can tell. It was not sent."""
+
+    exit_code = Exit.CONSENT
+    code = "budget"
+
+
 class Locked(BatchctlError):
     """Another process holds this workspace."""
 

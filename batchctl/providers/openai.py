@@ -39,6 +39,7 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
+from batchctl.model.usage import openai_usage
 from batchctl.providers.http import (
     Key,
     check_address,
@@ -361,6 +362,7 @@ def status_of(batch: Mapping[str, Any]) -> BatchStatus:
         expires_at=batch.get("expires_at") if isinstance(batch.get("expires_at"), int) else None,
         owes_results=word == "completed",
         out_of_time=word == "expired",
+        usage=openai_usage(batch.get("usage")),
     )
 
 

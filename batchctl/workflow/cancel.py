@@ -7,8 +7,9 @@ from batchctl.ledger import queries, transitions
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import ConsentMissing, Exit
 from batchctl.workflow import reconcile
+from batchctl.workflow.money import cost
 from batchctl.workflow.poll import looked
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import SENDABLE, chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, opened
 
@@ -57,7 +58,7 @@ def cancel(options: Options) -> Report:
             run.id,
             code,
             queries.balance(db, run.id),
-            no_cost(),
+            cost(db, run, queries.balance(db, run.id)),
             tuple(lines),
             following,
             {"cancelled": asked},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchctl.chunks.write import copies_name, lines_name, rows_name, verdicts_name
+from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
 from batchctl.files import sha256_of
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.money import cost
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -48,7 +49,7 @@ def check(options: Options) -> Report:
             run.id,
             Exit.OK,
             balance,
-            no_cost(),
+            cost(db, run, balance),
             (f"{plural(files, 'file')} and the ledger are as recorded",),
             f"batchctl status {run.id}",
             {"files": files, "damaged": []},

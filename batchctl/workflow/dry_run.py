@@ -6,45 +6,36 @@ the digest of its request: a dry run that is repeated or was interrupted pays on
 
 from __future__ import annotations
 
-import heapq
 import os
-import random
 import time
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batchctl.chunks import segments
-from batchctl.chunks.write import lines_name, rows_name
-from batchctl.files import BLOCK_BYTES, open_private
+from batchctl.files import open_private
 from batchctl.judging.decide import Judge
 from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
-from batchctl.ledger.queries import Chunk
 from batchctl.model.batches import LiveAnswer
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, NotFound, Throttled, UsageError
-from batchctl.model.ids import digest
-from batchctl.model.rows import RowState, Verdict
+from batchctl.model.rows import RowState, Usage, Verdict
+from batchctl.prices import Price, picos, usd_text
 from batchctl.providers.guard import Guarded
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow import money
+from batchctl.workflow.forecast import METHOD, Forecast, Point, forecast
+from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.sampling import Sampled, sample_of
 from batchctl.workflow.submit import is_simulated, note_edits
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 AT_ONCE = 8
 THROTTLED_TRIES = 5
-CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    source_id: str
-    body: bytes
-    key: str
+NEAR_CAP = 0.8
 
 
 def dry_run(options: Options, *, rows: int | None = None) -> Report:
@@ -70,14 +61,16 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
             effect="nothing was sent",
             hint="batchctl submit does without a dry run",
         )
-    codec = plan.codec()
-    sample = [
-        Sampled(source_id, body, digest(body).hex())
-        for source_id, line in _sample(
-            workspace.directory(run.id) / "chunks", chunks, policy.pick, min(count, total), policy.seed
+    sample = list(
+        sample_of(
+            workspace.directory(run.id) / "chunks",
+            chunks,
+            policy.pick,
+            min(count, total),
+            policy.seed,
+            plan.codec().live_body,
         )
-        for body in (codec.live_body(line),)
-    ]
+    )
     path = workspace.directory(run.id) / "dry-run.jsonl"
     stored = _stored(path, policy.max_age)
     provider = workspace.provider(plan)
@@ -86,16 +79,47 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
     workspace.options.note(
         f"live sample: {plural(len(sample), 'row')}, {plural(len(fresh), 'call')} to {provider.name} at live price"
     )
-    stored |= _ask(workspace, provider, plan, fresh, path)
-    verdicts = _judge(plan, workspace, [stored[one.key] for one in sample])
-    return _report(workspace, run, plan, sample, verdicts, calls=len(fresh), requests=total)
+    stored |= _ask(workspace, provider, plan, run, fresh, path)
+    answers = [stored[one.key] for one in sample]
+    judged = _judge(plan, workspace, answers)
+    answered = [bool(one["status"]) for one in answers]
+    found = _Tried(sample, judged, answered, total, sum(one.bytes for one in chunks))
+    return _report(workspace, run, plan, found, calls=len(fresh))
 
 
-def _ask(workspace: Workspace, provider: Guarded, plan: Plan, fresh: list[Sampled], path: Path) -> dict[str, Any]:
+def _most(
+    workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, fresh: list[Sampled]
+) -> list[int | None]:
+    """What each call can cost at most. Raises `BudgetReached` when together they could break the budget."""
+    cap = money.output_cap(plan)
+    most = [None if price is None or cap is None else price.rates.at_most(len(one.body), cap) for one in fresh]
+    money.require_calls(workspace, run, most, priced=price is not None)
+    return most
+
+
+def _book(workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, answer: dict[str, Any]) -> None:
+    """Book one call from its answer. An error is not billed; a lost answer may be, and nobody knows how much."""
+    state, usage, cost = "refused", None, None
+    if answer["status"] == 200:
+        state, usage = "answered", READERS[plan.wire].body(answer["body"], plan.endpoint, plan.job.output.mode).usage
+        cost = None if price is None or usage is None else price.rates.cost(usage)
+        state = "lost" if usage is None else state
+    elif answer["status"] == 0:
+        state = "lost"
+    with workspace.ledger.transaction() as db:
+        facts = None if usage is None else usage.as_dict()
+        transitions.close_call(db, run.id, answer["key"], state, cost=cost, usage=facts)
+
+
+def _ask(
+    workspace: Workspace, provider: Guarded, plan: Plan, run: queries.Run, fresh: list[Sampled], path: Path
+) -> dict[str, Any]:
     """One live call for each; answers are on disk before they are counted."""
     answers: dict[str, Any] = {}
     if not fresh:
         return answers
+    price = money.price_of(workspace, run, run.settings, "live")
+    most = _most(workspace, run, plan, price, fresh)
 
     def call(one: Sampled) -> dict[str, Any]:
         try:
@@ -113,23 +137,30 @@ def _ask(workspace: Workspace, provider: Guarded, plan: Plan, fresh: list[Sample
         }
 
     pool = ThreadPoolExecutor(AT_ONCE)
+    under_way: deque[tuple[Sampled, Future[dict[str, Any]]]] = deque()
     failure: BatchctlError | None = None
     try:
         with open_private(path, append=True) as out:
-            for done, future in enumerate([pool.submit(call, one) for one in fresh], 1):
+            for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
+                if one is not None and failure is None:
+                    with workspace.ledger.transaction() as db:  # on record before it leaves
+                        transitions.open_calls(db, run.id, run.settings, "dry-run", [(one.key, bound)])
+                    under_way.append((one, pool.submit(call, one)))
+                if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
+                    continue
+                asked, future = under_way.popleft()
                 try:
                     answer = future.result()
-                except CancelledError:
-                    continue
                 except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
                     failure = failure or error
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    continue
-                out.write(orjson.dumps(answer) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-                answers[answer["key"]] = answer
-                workspace.options.progress("dry-run", done, len(fresh))
+                    answer = {"key": asked.key, "status": -1}
+                else:
+                    out.write(orjson.dumps(answer) + b"\n")
+                    out.flush()
+                    os.fsync(out.fileno())
+                    answers[asked.key] = answer
+                _book(workspace, run, plan, price, answer)
+                workspace.options.progress("dry-run", len(answers), len(fresh))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for slow answers
     if failure is not None:
@@ -180,108 +211,105 @@ def _stored(path: Path, max_age: float) -> dict[str, Any]:
     return found
 
 
-def _sample(chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Source id and line of some requests of a run, chosen by `pick`.
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A judged sample and what it says about the whole run."""
 
-    In source order; the same run and seed give the same sample.
-    """
-    total = sum(one.requests for one in rows)
-    if pick == "first":
-        wanted = set(range(count))
-    elif pick == "longest":
-        sizes = ((len(line), -place) for place, line in enumerate(_lines(chunks, rows)))
-        wanted = {-place for _, place in heapq.nlargest(count, sizes)}
-    elif pick.startswith("stratified:"):
-        wanted = _stratified(chunks, rows, pick.partition(":")[2], count, seed)
-    else:
-        wanted = set(random.Random(seed).sample(range(total), count))
-    ids = (one for chunk in rows for (one,) in segments.tuples(chunks / rows_name(chunk.number), ("id",)))
-    for place, (line, source_id) in enumerate(zip(_lines(chunks, rows), ids, strict=True)):
-        if place in wanted:
-            yield source_id.decode(), line
+    sample: list[Sampled]
+    verdicts: list[Verdict]
+    answered: list[bool]  # with an answer, or with a refusal that costs nothing; a lost answer says nothing
+    requests: int
+    total_bytes: int
 
+    def used(self) -> list[tuple[Sampled, Usage]]:
+        pairs = zip(self.sample, self.verdicts, strict=True)
+        return [(one, verdict.usage) for one, verdict in pairs if verdict.usage is not None]
 
-def _lines(chunks: Path, rows: list[Chunk]) -> Iterator[bytes]:
-    for chunk in rows:
-        with (chunks / lines_name(chunk.number)).open("rb", buffering=BLOCK_BYTES) as file:
-            yield from file
+    def forecast(self, price: Price | None, cap: int | None) -> Forecast | None:
+        if price is None:
+            return None
+        points = [
+            Point(one.size, 0 if verdict.usage is None else price.rates.cost(verdict.usage), one.weight)
+            for one, verdict, answered in zip(self.sample, self.verdicts, self.answered, strict=True)
+            if answered
+        ]
+        seen = [usage for _, usage in self.used()]
+        given = max((usage.output_tokens for usage in seen), default=0) if cap is None else cap
+        typical = sum(usage.input_tokens for usage in seen) // max(len(seen), 1)
+        longest = price.rates.cost(Usage(typical, given))
+        return forecast(points, requests=self.requests, total_bytes=self.total_bytes, longest=longest)
 
-
-def _stratified(chunks: Path, rows: list[Chunk], column: str, count: int, seed: int) -> set[int]:
-    """An equal share of every value of a column, as far as there are rows; the rest at random."""
-    source = random.Random(seed)
-    groups: dict[str, list[tuple[float, int]]] = {}
-    everything: list[tuple[float, int]] = []
-    place = 0
-    for chunk in rows:
-        for (row,) in segments.tuples(chunks / rows_name(chunk.number), ("row",)):
-            values = orjson.loads(row)
-            if column not in values:
-                raise UsageError(
-                    f"there is no column `{column}` to stratify by",
-                    where="[sample] pick",
-                    effect="nothing was sent",
-                    hint=f"the rows have: {', '.join(list(values)[:20])}",
-                )
-            drawn = (source.random(), place)
-            for kept in (groups.setdefault(str(values[column]), []), everything):
-                if len(kept) < count:
-                    heapq.heappush(kept, drawn)
-                else:
-                    heapq.heappushpop(kept, drawn)
-            place += 1
-    wanted: set[int] = set()
-    ordered = {name: sorted(kept, reverse=True) for name, kept in groups.items()}
-    turn = 0
-    while len(wanted) < count and any(len(kept) > turn for kept in ordered.values()):
-        for kept in ordered.values():
-            if len(kept) > turn and len(wanted) < count:
-                wanted.add(kept[turn][1])
-        turn += 1
-    return wanted
+    def seen(self) -> dict[str, int]:
+        """The densest request (tokens for its bytes) and the longest answer: what later bounds are made of."""
+        used = self.used()
+        if not used:
+            return {}
+        one, usage = max(used, key=lambda pair: Fraction(pair[1].input_tokens, pair[0].size))
+        longest = max(usage.output_tokens for _, usage in used)
+        return {"input_tokens": usage.input_tokens, "line_bytes": one.size, "output_tokens": longest}
 
 
-def _report(
-    workspace: Workspace,
-    run: queries.Run,
-    plan: Plan,
-    sample: list[Sampled],
-    verdicts: list[Verdict],
-    *,
-    calls: int,
-    requests: int,
-) -> Report:
+def _advice(reasons: Counter[str], near: int, cap: int | None, longest: int, answers: int) -> list[str]:
+    """What to change, as far as the sample shows it."""
+    lines = []
+    if cap and (reasons["truncated"] or near):
+        told = f"{reasons['truncated']} cut off, " if reasons["truncated"] else ""
+        wanted = max(longest, cap) * 5 // 4
+        lines.append(f"  {told}{near} of {answers} near the cap of {cap} output tokens: raise it, {wanted} for a start")
+    if reasons["refused"]:
+        lines.append(f"  {reasons['refused']} refused: they are billed; reword the prompt, or expect them in review")
+    return lines
+
+
+def _money(
+    workspace: Workspace, run: queries.Run, tried: _Tried, cap: int | None
+) -> tuple[list[str], dict[str, Any] | None]:
+    """The forecast in words and as facts; nothing without a price."""
+    prices = {lane: money.price_of(workspace, run, run.settings, lane) for lane in ("batch", "live")}
+    found = {lane: tried.forecast(price, cap) for lane, price in prices.items()}
+    batch, live = found["batch"], found["live"]
+    if batch is None and live is None:
+        return ["  forecast           unknown: no price is known for this model; see [prices]"], None
+    lines = []
+    for lane, one in found.items():
+        price = prices[lane]
+        if one is not None and price is not None:
+            lines.append(f"  forecast, {lane:<9}{one.text}   {price.named}")
+        else:
+            lines.append(f"  forecast, {lane:<9}unknown: no {lane} price is known for this model")
+    if batch is not None and batch.low is not None:
+        lines.append(f"  {METHOD}, {plural(batch.answers, 'answer')}; further attempts are not in it")
+    budget = workspace.policy.limits.budget
+    if budget is not None and batch is not None and (batch.high or batch.mid) > picos(budget.amount):
+        lines.append(f"  the budget of {usd_text(picos(budget.amount))} may not be enough for the batch lane")
+    facts: dict[str, Any] = {"usd": None, "usd_low": None, "usd_high": None}
+    facts |= {} if batch is None else batch.as_dict()
+    facts |= {f"live_{name}": None for name in ("usd", "usd_low", "usd_high")}
+    facts |= {} if live is None else {f"live_{name}": value for name, value in live.as_dict().items()}
+    facts |= {"method": METHOD, "answers": len(tried.used()), "requests": tried.requests}
+    return lines, facts
+
+
+def _report(workspace: Workspace, run: queries.Run, plan: Plan, tried: _Tried, *, calls: int) -> Report:
     policy = workspace.policy.sample
+    verdicts = tried.verdicts
     valid = sum(1 for one in verdicts if one.state is RowState.COMPLETED)
     share = valid / len(verdicts)
     passed = share >= policy.min_valid
     reasons = Counter(str(one.reason) for one in verdicts if one.reason is not None)
-    used = [one.usage for one in verdicts if one.usage is not None]
+    used = [usage for _, usage in tried.used()]
     tokens_in, tokens_out = (sum(getattr(one, name) for one in used) for name in ("input_tokens", "output_tokens"))
-    cap = next(
-        (plan.job.model.params[key] for key in CAP_KEYS if isinstance(plan.job.model.params.get(key), int)), None
-    )
-    near = sum(1 for one in used if cap and one.output_tokens > 0.8 * cap)
-    lines = [
-        f"Live sample of {run.id}: {plural(len(sample), 'row')}, {plural(calls, 'live call')}"
-        + (f", {len(sample) - calls} answered before" if calls < len(sample) else "")
-    ]
-    lines.append(f"  completed          {valid:>6,}   {share:.1%}   (needed: {float(policy.min_valid):.0%})")
-    lines += [f"  {reason:<18} {count:>6,}" for reason, count in reasons.most_common()]
-    shown = [(one, verdict) for one, verdict in zip(sample, verdicts, strict=True) if verdict.reason is not None]
-    lines += [f"    row {one.source_id}: {verdict.reason}: {verdict.detail}" for one, verdict in shown[:5]]
+    cap = money.output_cap(plan)
+    near = sum(1 for one in used if cap and one.output_tokens > NEAR_CAP * cap)
+    said, expected = _money(workspace, run, tried, cap)
+    lines = _lines(tried, run, valid, float(policy.min_valid), reasons, calls)
     if used:
-        lines.append(
-            f"  tokens a row       {tokens_in / len(used):>6,.0f} in, {tokens_out / len(used):,.0f} out"
-            + (f", {near} near the cap of {cap}" if near else "")
-        )
-        lines.append(
-            f"  whole run          about {tokens_in / len(used) * requests:,.0f} in, "
-            f"{tokens_out / len(used) * requests:,.0f} out for {plural(requests, 'request')}"
-        )
+        lines.append(f"  tokens a row       {tokens_in / len(used):>6,.0f} in, {tokens_out / len(used):,.0f} out")
+        lines += said
+        lines += _advice(reasons, near, cap, max(one.output_tokens for one in used), len(used))
     lines.append("Ready to submit" if passed else "Not ready to submit: too few answers are valid")
     facts = {
-        "sample": len(sample),
+        "sample": len(tried.sample),
         "calls": calls,
         "valid": valid,
         "valid_share": share,
@@ -289,7 +317,10 @@ def _report(
         "reasons": dict(reasons),
         "tokens": {"input": tokens_in, "output": tokens_out, "answers": len(used)},
         "near_cap": near,
-        "requests": requests,
+        "near_cap_share": near / len(used) if used else 0.0,
+        "requests": tried.requests,
+        "forecast": expected,
+        "seen": tried.seen(),
     }
     with workspace.ledger.transaction() as db:
         transitions.add_dry_run(
@@ -297,25 +328,40 @@ def _report(
             run=run.id,
             settings=run.settings,
             epoch=int(time.time()),
-            rows=len(sample),
+            rows=len(tried.sample),
             valid=valid,
             min_valid=float(policy.min_valid),
             passed=passed,
             report=orjson.dumps(facts).decode(),
         )
+    balance = queries.balance(workspace.ledger.db, run.id)
     following = (
         f"batchctl submit {run.id}"
         if passed
-        else ("correct the prompt, schema or params, then batchctl prepare and dry-run again")
+        else "correct the prompt, schema or params, then batchctl prepare and dry-run again"
     )
     return Report(
         "dry-run",
         run.id,
         Exit.OK if passed else Exit.GATE,
-        queries.balance(workspace.ledger.db, run.id),
-        no_cost(),
+        balance,
+        money.cost(workspace.ledger.db, run, balance),
         tuple(lines),
         following,
         facts,
         simulated=is_simulated(workspace),
     )
+
+
+def _lines(tried: _Tried, run: queries.Run, valid: int, needed: float, reasons: Counter[str], calls: int) -> list[str]:
+    """What came back: how many valid, what was wrong with the others, and which they are."""
+    count = len(tried.sample)
+    lines = [
+        f"Live sample of {run.id}: {plural(count, 'row')}, {plural(calls, 'live call')}"
+        + (f", {count - calls} answered before" if calls < count else "")
+    ]
+    lines.append(f"  completed          {valid:>6,}   {valid / count:.1%}   (needed: {needed:.0%})")
+    lines += [f"  {reason:<18} {count:>6,}" for reason, count in reasons.most_common()]
+    pairs = zip(tried.sample, tried.verdicts, strict=True)
+    shown = [(one, verdict) for one, verdict in pairs if verdict.reason is not None]
+    return lines + [f"    row {one.source_id}: {verdict.reason}: {verdict.detail}" for one, verdict in shown[:5]]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchctl.chunks import segments
-from batchctl.chunks.write import copies_name, rows_name, verdicts_name
+from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.rows import RowState

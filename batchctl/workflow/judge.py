@@ -20,15 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchctl.chunks import segments
+from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import VERDICTS, SegmentWriter
-from batchctl.chunks.write import copies_name, rows_name, verdicts_name
 from batchctl.files import BLOCK_BYTES, sync_directory
 from batchctl.judging.decide import Judge
 from batchctl.judging.extracted import Extracted
 from batchctl.judging.schema import Schema
 from batchctl.judging.wires import READERS
 from batchctl.model.rows import Reason, Retry, RowState, Usage, Verdict
+from batchctl.prices import Rates
 
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 LINE_BYTES = 64_000_000  # a longer line is not an answer
 BATCH_ROWS = 500
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
@@ -53,6 +55,7 @@ class Task:
     schema_where: str
     parse: str
     review_refused: bool
+    rates: Rates | None = None  # what a token cost; None: unknown
     superseded: pa.Array | None = None  # positions that a newer chunk has taken over
     refused: str | None = None  # file with the provider's complaints when the whole batch was refused
 
@@ -64,6 +67,9 @@ class Judged:
     sha256: str
     tallies: Mapping[tuple[str, str], tuple[int, int]]
     usage: Mapping[str, int]
+    cost: int | None  # picodollars of the answers whose tokens are known; None without a price
+    metered: int  # requests whose tokens are known
+    unmetered: int  # requests that may be billed and whose tokens nobody has told us
     quarantined: Mapping[str, int]
 
 
@@ -194,8 +200,8 @@ def _judge(task: Task, *, exact: bool) -> Judged:
                     verdict = _several(judge, [spot, *found.others[line]], results, custom_id, task, found)
                 else:
                     verdict = _one(judge, results.line(spot), custom_id, task, found, exact)
-                counter.add(line, verdict)
-                pending.append(_record(verdict))
+                cost = counter.add(line, verdict)
+                pending.append(_record(verdict, cost))
                 if len(pending) >= BATCH_ROWS:
                     out.add_columns(list(zip(*pending, strict=True)))
                     pending.clear()
@@ -205,7 +211,15 @@ def _judge(task: Task, *, exact: bool) -> Judged:
         results.close()
     os.replace(part, target)
     sync_directory(task.results)
-    return Judged(out.sha256, counter.tallies(), counter.usage, dict(found.quarantined))
+    return Judged(
+        out.sha256,
+        counter.tallies(),
+        counter.usage,
+        counter.cost,
+        counter.metered,
+        counter.unmetered,
+        dict(found.quarantined),
+    )
 
 
 def _one(judge: Judge, raw: bytes, custom_id: bytes, task: Task, found: Index, exact: bool) -> Verdict:
@@ -248,9 +262,9 @@ def _several(
         Reason.CONFLICT,
         detail,
         None,
-        verdict.usage,
+        next((one.usage for one in lines if one.usage is not None), None),
         Retry.CHANGE,
-        True,
+        any(one.paid for one in lines),
         first.request_id,
         first.model,
         first.created_at,
@@ -286,7 +300,11 @@ class _Counter:
     def __init__(self, task: Task) -> None:
         self._counts: dict[tuple[str, str], int] = {}
         self._copied: dict[tuple[str, str], int] = {}
-        self._tokens = [0, 0, 0, 0, 0]
+        self._tokens = [0, 0, 0, 0, 0, 0]
+        self._rates = task.rates
+        self._cost = 0
+        self.metered = 0
+        self.unmetered = 0
         self._gone = b""
         self._copies: Counter[int] = Counter()
         rows = segments.column(task.chunks / rows_name(task.number), "position").combine_chunks()
@@ -301,7 +319,12 @@ class _Counter:
                 lines = lines.filter(kept)
             self._copies.update(lines.to_pylist())
 
-    def add(self, line: int, verdict: Verdict) -> None:
+    @property
+    def cost(self) -> int | None:
+        return None if self._rates is None else self._cost
+
+    def add(self, line: int, verdict: Verdict) -> int | None:
+        """Count one verdict; what its request cost in picodollars, or None when nobody can tell."""
         key = (verdict.state, verdict.reason or "")
         if not self._gone or not self._gone[line]:
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -316,20 +339,31 @@ class _Counter:
             total[0] += usage.input_tokens
             total[1] += usage.output_tokens
             total[2] += usage.cached_tokens
-            total[3] += usage.reasoning_tokens
+            total[3] += usage.cache_write_tokens
+            total[4] += usage.reasoning_tokens
         if verdict.paid:
-            self._tokens[4] += 1
+            self._tokens[5] += 1
+        if usage is None:
+            if verdict.paid or verdict.reason is Reason.MISSING:
+                self.unmetered += 1
+                return None
+            return 0  # refused, expired or cancelled before it ran: not billed
+        self.metered += 1
+        if self._rates is None:
+            return None
+        cost = self._rates.cost(usage)
+        self._cost += cost
+        return cost
 
     @property
     def usage(self) -> dict[str, int]:
-        names = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "paid_requests")
-        return dict(zip(names, self._tokens, strict=True))
+        return dict(zip((*TOKENS, "paid_requests"), self._tokens, strict=True))
 
     def tallies(self) -> dict[tuple[str, str], tuple[int, int]]:
         return {(str(key[0]), str(key[1])): (count, self._copied.get(key, 0)) for key, count in self._counts.items()}
 
 
-def _record(verdict: Verdict) -> tuple[Any, ...]:
+def _record(verdict: Verdict, cost: int | None) -> tuple[Any, ...]:
     """A verdict as a row of its segment."""
     usage = verdict.usage
     return (
@@ -343,6 +377,7 @@ def _record(verdict: Verdict) -> tuple[Any, ...]:
         verdict.request_id,
         verdict.model,
         verdict.created_at,
+        cost,
     )
 
 

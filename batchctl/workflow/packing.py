@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 
 from batchctl.chunks import segments
 from batchctl.chunks.duplicates import COPY, KEEP, KNOWN, REJECT, Fates, Leaders, Spill, place_of
+from batchctl.chunks.names import copies_name, rows_name
 from batchctl.chunks.segments import COPIES, SegmentWriter
-from batchctl.chunks.write import Packed, Packer, copies_name, rows_name, stored
+from batchctl.chunks.write import Packed, Packer, stored
 from batchctl.files import make_directory
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import NewChunk

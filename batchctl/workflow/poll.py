@@ -15,7 +15,8 @@ from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import collect, reconcile
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.money import cost
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -122,11 +123,21 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
     full = any(isinstance(one, Throttled) for one in total.problems)
     waiting = _sendable(queries.chunks(db, run.id))
     if waiting and not full and sends_by_itself(workspace, run):
+        if workspace.policy.limits.budget is not None:
+            _book(workspace, run)
         with _kept(total):
             sent = send_waiting(workspace, provider, run)
             total.sent += sent.chunks
             if sent.stopped_by is not None:
                 raise sent.stopped_by
+
+
+def _book(workspace: Workspace, run: queries.Run) -> None:
+    """Judge what has come back, so that a budget has room for what it did cost and not for what it could have cost."""
+    from batchctl.workflow.validate import judged
+
+    if any(one.state is ChunkState.FETCHED for one in queries.chunks(workspace.ledger.db, run.id)):
+        judged(workspace, run)
 
 
 @contextmanager
@@ -170,7 +181,8 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
                 code="no_result_file",
             )
         with ledger.transaction() as db:
-            transitions.end(db, intent.id, because=f"the provider says {status.vendor_status}")
+            billed = None if status.usage is None else status.usage.as_dict()
+            transitions.end(db, intent.id, because=f"the provider says {status.vendor_status}", usage=billed)
     elif status.state is not BatchState.ENDED:
         return  # an ended batch that says otherwise now: statuses can lag; the furthest fact stands
     missing = collect.fetch(workspace, provider, chunk, intent, status)
@@ -258,5 +270,13 @@ def _report(workspace: Workspace, run: queries.Run, done: Pass) -> Report:
         code, following = (Exit.DEADLINE if done.expired else Exit.OK), f"batchctl validate {run.id}"
     facts = {"collected": done.collected, "sent": done.sent, "missing": done.missing, "expired": done.expired}
     return Report(
-        "poll", run.id, code, balance, no_cost(), tuple(lines), following, facts, simulated=is_simulated(workspace)
+        "poll",
+        run.id,
+        code,
+        balance,
+        cost(db, run, balance),
+        tuple(lines),
+        following,
+        facts,
+        simulated=is_simulated(workspace),
     )

@@ -16,9 +16,10 @@ from batchctl.ledger import queries, transitions
 from batchctl.ledger.transitions import NewRun
 from batchctl.model.errors import Exit, UsageError
 from batchctl.tables.source import SourceSpec, open_source
+from batchctl.workflow.money import cost
 from batchctl.workflow.packing import Outcome, Packing
 from batchctl.workflow.rejects import Rejects
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import settings_row
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
@@ -144,7 +145,7 @@ def _nothing_new(workspace: Workspace, plan: Plan, outcome: Outcome, before: lis
         newest.id,
         Exit.OK,
         balance,
-        no_cost(),
+        cost(workspace.ledger.db, newest, balance),
         (f"Nothing new: all {plural(outcome.seen, 'row')} of the source are in earlier runs already",),
         f"batchctl status {newest.id}",
         {"prepared": False, "seen": outcome.seen, "known": outcome.known},
@@ -201,7 +202,7 @@ def _report(
         run.id,
         Exit.OK,
         queries.balance(db, run.id),
-        no_cost(),
+        cost(db, run, queries.balance(db, run.id)),
         tuple(lines),
         following,
         facts,

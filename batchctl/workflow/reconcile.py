@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from enum import Enum, auto
 
-from batchctl.chunks.write import lines_name
+from batchctl.chunks.names import lines_name
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Intent
 from batchctl.model.batches import Candidate, Proof

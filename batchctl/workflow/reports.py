@@ -25,11 +25,6 @@ class Report:
     data: str | None = None  # goes to stdout as it is, in text mode
 
 
-def no_cost(**more: Any) -> dict[str, Any]:
-    """Until prices are known every amount is unknown: null, never 0."""
-    return {"usd": None, "usd_per_1000_completed": None, "forecast_usd": None, "prices_from": None, **more}
-
-
 def plural(count: int, word: str, many: str | None = None) -> str:
     """`1 row`, `2 rows`, `3,080 rows`."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"

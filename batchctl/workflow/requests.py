@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from batchctl.chunks.names import copies_name
 from batchctl.chunks.splice import Splice, cut, row_json
-from batchctl.chunks.write import Packed, copies_name, verify
+from batchctl.chunks.write import Packed, verify
 from batchctl.files import sha256_of
 from batchctl.ledger.transitions import NewChunk, NewSettings
 from batchctl.model.batches import Limits, Request

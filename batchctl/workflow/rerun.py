@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from batchctl import jobfile
 from batchctl.chunks import segments
+from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
 from batchctl.chunks.segments import COPIES, SegmentWriter
-from batchctl.chunks.write import Packed, Packer, copies_name, lines_name, rows_name, verdicts_name
+from batchctl.chunks.write import Packed, Packer
 from batchctl.files import make_directory, sync_directory, sync_file
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
@@ -30,8 +31,9 @@ from batchctl.model.errors import Exit, UsageError
 from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Unusable
 from batchctl.workflow import reconcile
+from batchctl.workflow.money import cost
 from batchctl.workflow.poll import Pass, looked
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk, row_encoder, settings_row
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
@@ -318,7 +320,7 @@ class _Rerun:
             self.run.id,
             code,
             balance,
-            no_cost(),
+            cost(self.workspace.ledger.db, self.run, balance),
             tuple(lines),
             following,
             facts,

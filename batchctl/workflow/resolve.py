@@ -13,7 +13,8 @@ from batchctl.ledger.queries import Intent
 from batchctl.model.batches import Proof
 from batchctl.model.errors import BatchctlError, ConsentMissing, Exit, UsageError
 from batchctl.workflow import reconcile
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.money import cost
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -69,7 +70,7 @@ def resolve(
             run.id,
             code,
             balance,
-            no_cost(),
+            cost(db, run, balance),
             tuple(lines),
             following,
             facts,

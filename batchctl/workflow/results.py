@@ -19,15 +19,16 @@ from typing import Any
 import orjson
 
 from batchctl.chunks import segments
+from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import RandomRows
-from batchctl.chunks.write import copies_name, rows_name, verdicts_name
 from batchctl.files import replacing
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import FAILED
+from batchctl.prices import as_usd
 
 FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
-VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at")
+VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at", "cost")
 WRITE_LINES = 1_000
 
 Item = tuple[int, int, bytes, bytes | None]
@@ -151,13 +152,13 @@ class _Chunk:
             verdicts.close()
 
     def _item(self, position: int, source_id: bytes, row: bytes, verdict: tuple[Any, ...], payer: bytes | None) -> Item:
-        state, reason, detail, output, usage, request_id, model, created = verdict
+        state, reason, detail, output, usage, request_id, model, created, cost = verdict
         quoted = b"null" if payer is None else orjson.dumps(payer.decode())
         reason_json = b'"%b"' % reason if reason else b"null"
         detail_json = orjson.dumps(detail.decode()) if detail else b"null"
         line = (
             b'{"id":%b,"state":"%b","output":%b,"reason":%b,"detail":%b,"attempt":%d,"copied_from":%b,"usage":%b,'
-            b'"cost_usd":null,"provider":%b,"model":%b,"batch_id":%b,"request_id":%b,%b,"created_at":%b,"row":%b}\n'
+            b'"cost_usd":%b,"provider":%b,"model":%b,"batch_id":%b,"request_id":%b,%b,"created_at":%b,"row":%b}\n'
         ) % (
             orjson.dumps(source_id.decode()),
             state,
@@ -167,6 +168,7 @@ class _Chunk:
             self._attempt,
             quoted,
             b"null" if usage is None or payer is not None else usage,
+            _usd(0 if payer is not None else cost),  # a copied row costs nothing
             self._provider,
             _json_bytes(model) if model else self._model,
             self._batch,
@@ -235,6 +237,12 @@ def _time(seconds: int | None) -> bytes:
     if seconds is None:
         return b"null"
     return datetime.fromtimestamp(seconds, UTC).strftime('"%Y-%m-%dT%H:%M:%SZ"').encode()
+
+
+@lru_cache(maxsize=65_536)
+def _usd(picos: int | None) -> bytes:
+    """Exact USD as a decimal string; null when unknown."""
+    return b"null" if picos is None else b'"%b"' % as_usd(picos).encode()
 
 
 @lru_cache(maxsize=1_024)

@@ -8,7 +8,8 @@ from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit
 from batchctl.model.rows import FAILED, RowState
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.money import cost, cost_line
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, opened
 
@@ -26,6 +27,7 @@ def status(options: Options) -> Report:
         lines = [f"{run.id}   {settings.provider}/{settings.model}   prepared {run.created_at}"]
         lines += chunk_lines(workspace, run)
         lines += [f"  {reason:<22} {count:>8,} rows" for reason, count in queries.reasons(db, run.id).items()]
+        lines += [line for line in [cost_line(db, run, balance)] if line]
         if others:
             lines.append(f"  other runs: {', '.join(others[-5:])}" + (" ..." if len(others) > 5 else ""))
         left = [one for one in queries.unfinished(db, run.job) if one != run.id]
@@ -67,7 +69,7 @@ def status(options: Options) -> Report:
             run.id,
             code,
             balance,
-            no_cost(),
+            cost(db, run, balance),
             tuple(lines),
             following,
             facts,

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from batchctl.chunks.write import lines_name
+from batchctl.chunks.names import lines_name
 from batchctl.files import crash_point, sha256_of
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import (
     BatchctlError,
+    BudgetReached,
     ConsentMissing,
     Exit,
     GateFailed,
@@ -28,8 +29,8 @@ from batchctl.model.errors import (
 )
 from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
-from batchctl.workflow import reconcile
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow import money, reconcile
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 FIRST_WINDOW = 8
@@ -113,7 +114,7 @@ def consent(workspace: Workspace, requests: int, batches: int) -> None:
         return
     question = (
         f"Send {plural(requests, 'request')} in {plural(batches, 'batch', 'batches')} to {model.provider} "
-        f"({model.name})? The price is not known to batchctl."
+        f"({model.name})? {money.announced(workspace, requests)}"
     )
     if workspace.options.ask is not None and workspace.options.ask(question):
         return
@@ -145,6 +146,13 @@ def send_waiting(
             break
         try:
             state = _sent_for_certain(workspace, provider, run, chunk)
+        except BudgetReached as error:
+            sent.waiting = len(waiting) - place
+            if any(one.state in AT_PROVIDER for one in queries.chunks(db, run.id)):
+                sent.why_waiting = "waiting: what runs now may use up the budget"  # it costs less than it could
+            else:
+                sent.stopped_by = error
+            break
         except (Throttled, Rejected, NotFound) as error:
             sent.waiting = len(waiting) - place
             sent.stopped_by = error
@@ -194,6 +202,7 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
             hint="restore it from a backup, or prepare the rows again",
             code="damaged",
         )
+    bound = money.require_room(workspace, run, chunk)
     number = queries.sends(ledger.db, run.id, chunk.number) + 1
     tag = intent_id(ledger.workspace, run.id, chunk.number, chunk.attempt, number, chunk.sha256)
     staged = chunk.staged
@@ -219,6 +228,7 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
             account=account,
             sha256=chunk.sha256,
             epoch=int(time.time()),
+            bound=bound,
         )
     crash_point("K7")
     try:
@@ -257,6 +267,8 @@ def chunk_lines(workspace: Workspace, run: queries.Run) -> Iterator[str]:
 
 
 def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -> Report:
+    db = workspace.ledger.db
+    balance = queries.balance(db, run.id)
     total = sum(one.requests for one in waiting)
     lines = [f"Would send {plural(total, 'request')} in {plural(len(waiting), 'batch', 'batches')}; nothing was sent"]
     lines += [f"  chunk {one.number}   {one.requests:>8,} requests   {one.bytes / 1e6:,.1f} MB" for one in waiting]
@@ -264,8 +276,8 @@ def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -
         "submit",
         run.id,
         Exit.OK,
-        queries.balance(workspace.ledger.db, run.id),
-        no_cost(),
+        balance,
+        money.cost(db, run, balance),
         tuple(lines),
         f"batchctl submit {run.id}",
         {"plan": True, "would_send": [one.number for one in waiting]},
@@ -300,7 +312,7 @@ def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:
         run.id,
         code,
         balance,
-        no_cost(),
+        money.cost(db, run, balance),
         tuple(lines),
         following,
         {"sent": sent.chunks, "waiting": sent.waiting},

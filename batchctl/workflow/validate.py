@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 
 from batchctl.chunks import segments
-from batchctl.chunks.write import copies_name, rows_name
+from batchctl.chunks.names import copies_name, rows_name
 from batchctl.files import crash_point, replacing, sha256_of
 from batchctl.ledger import queries, transitions
-from batchctl.ledger.queries import Chunk
+from batchctl.ledger.queries import Chunk, Intent
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
-from batchctl.model.rows import FAILED, Reason, RowState
-from batchctl.workflow.judge import Task, judge_chunk
+from batchctl.model.rows import FAILED, Reason, RowState, Usage
+from batchctl.prices import Price
+from batchctl.workflow.judge import TOKENS, Judged, Task, judge_chunk
+from batchctl.workflow.money import cost, cost_line, price_of
 from batchctl.workflow.poll import sends_by_itself
-from batchctl.workflow.reports import Report, no_cost, plural
+from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import RERUN_COLUMNS
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, is_simulated
@@ -53,12 +56,15 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
         if chunk.state not in (ChunkState.FETCHED, ChunkState.APPLIED):
             continue
         plan = current or workspace.frozen_plan(chunk.settings)
-        if again or chunk.state is ChunkState.FETCHED or chunk.judged_with != judging_digest(plan):
-            waiting.append((chunk, plan))
-    for done, (chunk, plan) in enumerate(waiting, 1):
+        price = price_of(workspace, run, chunk.settings, "batch")
+        if again or chunk.state is ChunkState.FETCHED or chunk.judged_with != judging_digest(plan, price):
+            waiting.append((chunk, plan, price))
+    intents = queries.last_intents(db, run.id)
+    for done, (chunk, plan, price) in enumerate(waiting, 1):
         _intact(workspace, chunk)
         task = _task(workspace, chunk, plan, superseded(workspace, chunk, chunks))
-        result = judge_chunk(task)
+        result = judge_chunk(replace(task, rates=None if price is None else price.rates))
+        usd, unmetered = _booked(result, intents.get(chunk.number), price)
         crash_point("K14b")
         quarantined.update(result.quarantined)
         with workspace.ledger.transaction() as transaction:
@@ -67,9 +73,11 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
                 run.id,
                 chunk.number,
                 verdicts_sha256=result.sha256,
-                judged_with=judging_digest(plan),
+                judged_with=judging_digest(plan, price),
                 tallies=result.tallies,
                 usage=result.usage,
+                cost=usd,
+                unmetered=unmetered,
                 because="judged" if chunk.state is ChunkState.FETCHED else "judged again",
             )
         crash_point("K15")
@@ -77,10 +85,32 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
     return quarantined
 
 
-def judging_digest(plan: Plan) -> str:
+def _booked(result: Judged, intent: Intent | None, price: Price | None) -> tuple[int | None, int]:
+    """What to book for a chunk, and how many of its requests nobody knows the tokens of.
+
+    A request without a readable result has no tokens of its own. Where the provider gives a total for the batch, what
+    the total has more than the rows is booked with the chunk, and nothing is left unknown. Without a total, no more
+    requests can be unknown than the provider counted as finished and we have no tokens of.
+    """
+    total = None if intent is None else intent.usage
+    finished = None if intent is None else intent.counts.get("completed")
+    unknown = result.unmetered if finished is None else min(result.unmetered, max(0, finished - result.metered))
+    if result.cost is None or price is None or total is None:
+        return result.cost, unknown
+    more = {name: total.get(name, 0) - result.usage[name] for name in TOKENS}
+    if min(more.values()) < 0:
+        return result.cost, unknown
+    rates = price.rates
+    if rates.long is None:
+        return result.cost + rates.cost(Usage(**more)), 0
+    return result.cost + rates.at_most(more["input_tokens"], more["output_tokens"]), 0
+
+
+def judging_digest(plan: Plan, price: Price | None) -> str:
     """What verdicts depend on beside the results: a change judges stored answers again, free."""
     job = plan.job
-    parts = [plan.schema_sha256 or "", job.output.parse, str(job.review.refused), "1"]
+    rates = "" if price is None else str(price.as_dict()["rates"])
+    parts = [plan.schema_sha256 or "", job.output.parse, str(job.review.refused), rates, "2"]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -206,6 +236,7 @@ def report(
     lines = [*first]
     lines.append(f"  completed          {balance[RowState.COMPLETED]:>10,}   {balance[RowState.COMPLETED] / rows:.1%}")
     lines += [f"  {reason:<18} {count:>10,}" for reason, count in reasons.items()]
+    lines += [line for line in [cost_line(db, run, balance)] if line]
     for kind, count in sorted((quarantined or {}).items()):
         lines.append(f"  note: {plural(count, 'result line')} joined no row ({kind}); kept in results/")
     failed = sum(balance[state] for state in FAILED)
@@ -223,7 +254,15 @@ def report(
         "usage": usage(db, run.id),
     }
     return Report(
-        command, run.id, code, balance, no_cost(), tuple(lines), following, facts, simulated=is_simulated(workspace)
+        command,
+        run.id,
+        code,
+        balance,
+        cost(db, run, balance),
+        tuple(lines),
+        following,
+        facts,
+        simulated=is_simulated(workspace),
     )
 
 

@@ -180,7 +180,7 @@ def collect(directory: Path, failing: float) -> list[str]:
             with ledger.transaction() as db:
                 transitions.move(db, run.id, chunk.number, ChunkState.UPLOADED, because="bench", staged="file-1")
                 transitions.open_intent(db, intent=intent, run=run.id, chunk=chunk.number, send=1, staged="file-1",
-                                        account="", sha256=chunk.sha256, epoch=0)  # fmt: skip
+                                        account="", sha256=chunk.sha256, epoch=0, bound=None)  # fmt: skip
                 transitions.accept(db, intent, f"batch-{chunk.number}", because="bench")
                 transitions.end(db, intent, because="bench")
                 transitions.fetched(db, run.id, chunk.number, {name: sha256_of(path)}, because="bench")

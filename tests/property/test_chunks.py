@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from batchctl.chunks import duplicates, segments
 from batchctl.chunks.duplicates import COPY, KEEP, KNOWN, REJECT, Fates, Leaders, Spill, place_of
+from batchctl.chunks.names import rows_name
 from batchctl.chunks.splice import cut, escape
-from batchctl.chunks.write import Packer, rows_name, stored, verify
+from batchctl.chunks.write import Packer, stored, verify
 from batchctl.model.errors import UsageError
 from batchctl.model.ids import CUSTOM_ID_LENGTH, custom_id, digest, id_digest, intent_id, offset_of, record_key
 

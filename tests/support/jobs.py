@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import chdir, closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +199,26 @@ class JobFolder:
         assert balance["rows"] == sum(balance[state] for state in STATES), balance
         return balance
 
+    def check_cost(self) -> None:
+        """Once everything is judged, what is booked for the batches is what the provider's meter says, to the last digit.
+
+        Requests nobody gave tokens for must be announced, and the meter then lies between the two bounds we give.
+        """
+        waiting = self.sql("SELECT COUNT(*) FROM chunk WHERE state IN ('intent','held','submitted','ended','fetched')")
+        priced = self.sql("SELECT COUNT(*) FROM price WHERE lane = 'batch'")
+        if waiting[0][0] or not priced[0][0] or self.provider is None:
+            return
+        cost = self.status()["cost"]
+        booked = Decimal(cost["usd_first_attempts"]) + Decimal(cost["usd_reruns"])
+        if self.sql("SELECT SUM(unmetered) FROM chunk")[0][0]:
+            assert booked <= self.books.usd <= Decimal(cost["usd_at_most"])
+        else:
+            assert booked == self.books.usd
+
     def check_results(self, ids: Iterable[str] | None = None) -> dict[str, Any]:
         """`results.jsonl` has every row once, as `status` counts them; `rerun.jsonl` has exactly the failed ones."""
         balance = self.check_balance()
+        self.check_cost()
         results = self.lines("results.jsonl")
         by_id = {one["id"]: one for one in results}
         assert len(by_id) == len(results) == balance["rows"]

@@ -14,12 +14,23 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from batchctl.emulator import Emulator, Settings, billed_rows, read_witness, requests_seen
 
 PATIENCE_SECONDS = 60.0
+TARIFF = {
+    "input": 0.375,
+    "cached": 0.0375,
+    "output": 2.25,
+    "live_input": 0.75,
+    "live_cached": 0.075,
+    "live_output": 4.5,
+}
+"""The money meter's prices: those of gpt-5.4-mini (developers.openai.com/api/docs/pricing, read 2026-10-14), which the jobs
+of the tests name. Written down here, so that the meter does not learn them from the code it judges."""
 
 
 class Books:
@@ -45,6 +56,16 @@ class Books:
     def requests(self) -> Counter[str]:
         """How often each request body was billed: needs no word of ours, only that the texts differ."""
         return Counter(one["digest"] for one in self.rows)
+
+    @property
+    def usd(self) -> Decimal:
+        """What the batches cost by the provider's own meter."""
+        return sum((Decimal(one["usd"]) for one in self.creates), Decimal(0))
+
+    @property
+    def live_usd(self) -> Decimal:
+        """What every live call cost by the provider's own meter."""
+        return Decimal(read_witness(self.state)["billed"]["live_usd"])
 
     @property
     def live(self) -> int:
@@ -96,7 +117,7 @@ class ProviderThread(Provider):
     """An emulator in this process: quick to start, for tests that need settings of their own."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
-        self._emulator = Emulator(directory / "emulator", Settings.from_mapping(settings))
+        self._emulator = Emulator(directory / "emulator", Settings.from_mapping({"prices": TARIFF, **settings}))
         super().__init__(self._emulator.start(), directory / "emulator")
 
     def stop(self) -> None:
@@ -109,7 +130,7 @@ class ProviderProcess(Provider):
     def __init__(self, directory: Path, **settings: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         faults = directory / "settings.json"
-        faults.write_text(json.dumps(settings))
+        faults.write_text(json.dumps({"prices": TARIFF, **settings}))
         argv = ["-m", "batchctl", "emulator", "--port", "0", "--state", str(directory), "--faults", str(faults)]
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", *argv],

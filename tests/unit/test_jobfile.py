@@ -499,14 +499,12 @@ LATER = {
     "lane.deadline": "[lane]\ndeadline = '5d'",
     "lane.on_deadline_risk": "[lane]\non_deadline_risk = 'stop'",
     "lane.live_tail_max": "[lane]\nlive_tail_max = '5%'",
-    "limits.budget": "[limits]\nbudget = '5 USD'",
     "rules": "[[rules]]\nname = 'x'\ncheck = 'true'",
     "rules_builtin": "[rules_builtin]\nhtml = 'reject'",
     "review.when": "[review]\nwhen = 'true'",
     "review.sample": "[review]\nsample = '1%'",
     "publish": "[[publish]]\nto = 'x.csv'",
     "retention": "[retention]\ninputs = '1d'",
-    "prices": "[prices]\ninput = 1\noutput = 2",
     "notify": "[[notify]]\non = ['done']\nwebhook = 'https://example.com'",
 }
 
@@ -541,7 +539,7 @@ def test_sources_and_providers_that_come_later() -> None:
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
     error = refused(FULL, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
     assert error.code == "not_available_yet"
-    assert error.what == "job.toml has 12 problems"
+    assert error.what == "job.toml has 10 problems"
     assert error.where[0] == (
         "job.toml:8: `source.where` is not available yet: all rows would be sent; filter the source file, and remove it"
     )
@@ -704,9 +702,9 @@ def test_an_override_is_read_as_toml_else_as_text() -> None:
         ("model.name.x=1", "--set model.name.x", "`model.name.x` cannot be set: it is not inside a table", None),
         ("sample.rows=-1", "--set sample.rows", "`sample.rows`: wanted a whole number of at least 0; got -1", None),
         (
-            "limits.budget=1 USD",
-            "--set limits.budget",
-            "`limits.budget` is not available yet: no spending would be stopped",
+            "lane.deadline=5d",
+            "--set lane.deadline",
+            "`lane.deadline` is not available yet: no deadline would be kept",
             None,
         ),
     ],

@@ -40,7 +40,7 @@ def put(ledger: Ledger, state: ChunkState) -> None:
 
 def intent(db: sqlite3.Connection, name: str, send: int = 1) -> None:
     transitions.open_intent(
-        db, intent=name, run=RUN.id, chunk=1, send=send, staged="f", account="a", sha256="0" * 64, epoch=0
+        db, intent=name, run=RUN.id, chunk=1, send=send, staged="f", account="a", sha256="0" * 64, epoch=0, bound=None
     )
 
 
@@ -96,7 +96,7 @@ def test_a_batch_belongs_to_one_intent(ledger: Ledger) -> None:
         intent(db, "one")
         transitions.accept(db, "one", "batch-1", because="created")
         transitions.open_intent(
-            db, intent="two", run=RUN.id, chunk=2, send=1, staged="g", account="a", sha256="0" * 64, epoch=0
+            db, intent="two", run=RUN.id, chunk=2, send=1, staged="g", account="a", sha256="0" * 64, epoch=0, bound=None
         )
     with pytest.raises(sqlite3.IntegrityError), ledger.transaction() as db:
         transitions.accept(db, "two", "batch-1", because="created")
@@ -127,7 +127,16 @@ def test_rows_that_move_to_a_newer_chunk_are_counted_once(ledger: Ledger) -> Non
     tallies = {("completed", ""): (3, 0), ("provider_error", "expired"): (2, 0)}
     with ledger.transaction() as db:
         transitions.apply(
-            db, RUN.id, 1, verdicts_sha256="v", judged_with="j", tallies=tallies, usage={}, because="test"
+            db,
+            RUN.id,
+            1,
+            verdicts_sha256="v",
+            judged_with="j",
+            tallies=tallies,
+            usage={},
+            cost=None,
+            unmetered=0,
+            because="test",
         )
     with ledger.transaction() as db:
         transitions.take_over(db, RUN.id, 1, {("provider_error", "expired"): (2, 0)})

@@ -1,8 +1,10 @@
-"""status."""
+"""status, report, route."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from batchctl.cli.options import Common, Target, command
 
@@ -25,4 +27,48 @@ def status(common: Common, target: Target = None) -> Report:
     return workflow.status(common.options(target))
 
 
-COMMANDS = {"status": status}
+@command
+def report(
+    common: Common,
+    target: Target = None,
+    html: Annotated[
+        str | None, typer.Option("--html", envvar="BATCHCTL_HTML", metavar="FILE", help="Also write one HTML page.")
+    ] = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", envvar="BATCHCTL_WITH_TEXT", help="Show the text of failed rows as well.")
+    ] = False,
+) -> Report:
+    """What a completed row cost, failures by kind, turnaround, forecast against fact; offline.
+
+    \b
+      batchctl report triage-0001
+      batchctl report triage-0001 --html report.html
+    """
+    from batchctl.workflow import report as workflow
+
+    return workflow.report(common.options(target), html=html, with_text=with_text)
+
+
+@command
+def route(
+    common: Common,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="Task list (.csv .jsonl .toml), job file or run. Left out: ./job.toml"),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", envvar="BATCHCTL_CHECK", help="Exit 5 when a task runs in another lane today.")
+    ] = False,
+) -> Report:
+    """Live, batch or background, for a list of tasks or one job: lane, reason, monthly cost.
+
+    \b
+      batchctl route tasks.csv
+      batchctl route job.toml --json
+    """
+    from batchctl.workflow import route as workflow
+
+    return workflow.route(common.options(target), check=check)
+
+
+COMMANDS = {"status": status, "report": report, "route": route}

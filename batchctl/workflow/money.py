@@ -1,0 +1,279 @@
+"""The books of a run: what was spent, on what, by which price, and whether more may be spent.
+
+Spending is booked once per row and attempt from the usage that came back, failures included: in the transaction that
+makes a chunk's verdicts count, and for each live call as its answer arrives. The price is frozen in the ledger when it is
+first needed, so that books do not move when a price table is renewed; `[prices]` in the job file always wins over it.
+
+A budget is kept by upper bounds. What is at the provider counts with the most it can cost: every byte of a request as a
+token (or, after a dry run, a tenth more than the densest request of its sample), and every answer as long as the output
+cap allows (without a cap: as long as the longest of the sample). What came back counts with what it did cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchctl.ledger import queries, transitions
+from batchctl.ledger.queries import Chunk
+from batchctl.ledger.transitions import ChunkState
+from batchctl.model.errors import BudgetReached
+from batchctl.model.rows import RowState
+from batchctl.prices import Price, as_usd, find, override, picos, usd_text
+from batchctl.prices.lookup import Lane
+from batchctl.workflow.workspace import Plan, Workspace
+
+CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+NO_OUTPUT = ("/v1/embeddings", "/v1/moderations")
+UNBOOKED = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED, ChunkState.FETCHED)
+DENSER = (11, 10)  # a request may have so many tokens a byte more than the densest of the sample
+
+
+def price_of(workspace: Workspace, run: queries.Run, settings: str, lane: Lane) -> Price | None:
+    """The price a run's books are kept with: the job file's, else the one frozen, else what is found now. Freezes it."""
+    frozen = queries.prices(workspace.ledger.db, run.id).get((settings, lane))
+    known = None if frozen is None else Price.from_dict(frozen)
+    price = _own(workspace, lane) or known
+    if price is None:
+        row = queries.settings(workspace.ledger.db, run.id)[settings]
+        price = find(row.provider, row.model, lane)
+    if price is not None and price != known:
+        with workspace.ledger.transaction() as db:
+            transitions.set_price(db, run.id, settings, lane, price.as_dict())
+    return price
+
+
+def _own(workspace: Workspace, lane: Lane) -> Price | None:
+    """What the job file says a token costs."""
+    own = workspace.policy.prices
+    if own is None:
+        return None
+    if lane == "batch":
+        return override(own.input, own.output, cached=own.cached, cache_write=own.cache_write)
+    if own.live_input is None or own.live_output is None:
+        return None
+    return override(own.live_input, own.live_output)
+
+
+@dataclass(slots=True)
+class Books:
+    """What a run has cost so far, in picodollars."""
+
+    first: int = 0
+    reruns: int = 0
+    dry_runs: int = 0
+    unpriced: int = 0  # chunks and calls that were billed while no price is known
+    unmetered: int = 0  # requests and calls that may be billed and whose tokens nobody has told us
+    unmetered_bound: int | None = 0
+    in_flight: list[Chunk] = field(default_factory=list)  # sent and not booked yet
+
+    @property
+    def booked(self) -> int:
+        return self.first + self.reruns + self.dry_runs
+
+    @property
+    def known(self) -> int | None:
+        """Everything booked, or None when a part of it has no price."""
+        return None if self.unpriced else self.booked
+
+
+def books(db: Any, run: queries.Run) -> Books:
+    """Read the books of a run; the dry runs of runs it replaced are part of them."""
+    found = Books()
+    for chunk in queries.chunks(db, run.id):
+        if chunk.state in UNBOOKED:
+            found.in_flight.append(chunk)
+        if chunk.state is not ChunkState.APPLIED:
+            continue
+        billed = chunk.usage.get("paid_requests", 0) + chunk.unmetered
+        found.unpriced += chunk.cost is None and billed > 0
+        if chunk.attempt == 1:
+            found.first += chunk.cost or 0
+        else:
+            found.reruns += chunk.cost or 0
+        if chunk.unmetered:
+            found.unmetered += chunk.unmetered
+            share = None if chunk.bound is None else -(-chunk.bound * chunk.unmetered // max(chunk.requests, 1))
+            found.unmetered_bound = _sum(found.unmetered_bound, share)
+    for name in [*queries.replaced(db, run), run.id]:
+        for calls in queries.calls(db, name):
+            found.dry_runs += calls.cost
+            found.unpriced += calls.unpriced
+            if calls.unmetered:
+                found.unmetered += calls.unmetered
+                found.unmetered_bound = _sum(found.unmetered_bound, calls.bound)
+    return found
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right
+
+
+def cost(db: Any, run: queries.Run, balance: dict[str, int] | None = None) -> dict[str, Any]:
+    """The `cost` object of `--json`: decimal strings, null when unknown. Reads only."""
+    found = books(db, run)
+    known = found.known
+    done = 0 if balance is None else balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
+    dry = queries.last_dry_run(db, run.settings)
+    forecast = None if dry is None else (dry.report.get("forecast") or {}).get("usd")
+    at_most = _sum(known, found.unmetered_bound)
+    named = [Price.from_dict(one).named for one in queries.prices(db, run.id).values()]
+    return {
+        "usd": None if known is None else as_usd(known),
+        "usd_per_1000_completed": None if known is None or not done else as_usd((known * 1000 + done // 2) // done),
+        "forecast_usd": forecast,
+        "prices_from": "; ".join(dict.fromkeys(named)) or None,
+        "usd_first_attempts": None if found.unpriced else as_usd(found.first),
+        "usd_reruns": None if found.unpriced else as_usd(found.reruns),
+        "usd_dry_runs": None if found.unpriced else as_usd(found.dry_runs),
+        "unmetered": found.unmetered,
+        "usd_at_most": None if at_most is None else as_usd(at_most),
+    }
+
+
+def cost_line(db: Any, run: queries.Run, balance: dict[str, int]) -> str | None:
+    """`  cost   $2.18 = ...`, for summaries; None while nothing was spent."""
+    found = books(db, run)
+    if not (found.booked or found.unmetered or found.unpriced):
+        return None
+    if found.unpriced:
+        return "  cost                  unknown: no price is known for this model; see [prices]"
+    parts = [("batch", found.first), ("reruns", found.reruns), ("dry runs", found.dry_runs)]
+    shown = " + ".join(f"{word} {usd_text(amount)}" for word, amount in parts if amount)
+    line = f"  cost                  {usd_text(found.booked)}" + (f" = {shown}" if " + " in shown else "")
+    done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
+    if done:
+        line += f"   {usd_text(found.booked * 1000 // done)} per 1,000 completed"
+    if any(one.provider == "emulator" for one in queries.settings(db, run.id).values()):
+        line += "   simulated"
+    if found.unmetered:
+        most = "" if found.unmetered_bound is None else f", at most {usd_text(found.unmetered_bound)}"
+        line += f"   and {found.unmetered:,} requests nobody gave tokens for{most}"
+    return line
+
+
+def output_cap(plan: Plan) -> int | None:
+    """Output tokens one request can have at most, by its params; None without a cap."""
+    if plan.endpoint in NO_OUTPUT:
+        return 0
+    params = plan.job.model.params
+    found = next((params[key] for key in CAP_KEYS if isinstance(params.get(key), int)), None)
+    answers = params.get("n", 1)
+    return None if found is None else found * (answers if isinstance(answers, int) else 1)
+
+
+def most_of(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | None:
+    """Picodollars that a chunk can cost at most; None without a price or a cap on the answers."""
+    price = price_of(workspace, run, chunk.settings, "batch")
+    plan = workspace.frozen_plan(chunk.settings)
+    dry = queries.last_dry_run(workspace.ledger.db, chunk.settings) or queries.last_dry_run(
+        workspace.ledger.db, run.settings
+    )
+    seen = {} if dry is None else dry.report.get("seen") or {}
+    given = output_cap(plan)
+    if given is None:
+        given = seen.get("output_tokens")
+    if price is None or given is None:
+        return None
+    taken = chunk.bytes
+    if seen.get("line_bytes"):
+        dense, per = seen["input_tokens"] * DENSER[0], seen["line_bytes"] * DENSER[1]
+        taken = min(taken, -(-chunk.bytes * dense // per))
+    return price.rates.at_most(taken, given * chunk.requests)
+
+
+def announced(workspace: Workspace, requests: int) -> str:
+    """What so many requests that wait now would cost: an upper bound with its assumptions, and the forecast beside it."""
+    run = workspace.run
+    db = workspace.ledger.db
+    waiting = [one for one in queries.chunks(db, run.id) if one.state in (ChunkState.PLANNED, ChunkState.UPLOADED)]
+    price = price_of(workspace, run, run.settings, "batch")
+    if price is None:
+        return "The price is not known to batchctl."
+    most = [most_of(workspace, run, one) for one in waiting]
+    if sum(one.requests for one in waiting) != requests or None in most:
+        return f"No output cap bounds what they cost; batch prices of {price.named}."
+    total = sum(one or 0 for one in most)
+    return f"They cost at most {usd_text(total)}, if every answer is as long as the cap ({price.named})."
+
+
+def room(workspace: Workspace, run: queries.Run) -> int | None:
+    """Picodollars of the budget that nothing sent so far can use up; None without a budget."""
+    budget = workspace.policy.limits.budget
+    if budget is None:
+        return None
+    found = books(workspace.ledger.db, run)
+    if found.unpriced:
+        raise _no_price(run)
+    left = picos(budget.amount) - found.booked
+    if found.unmetered_bound is None:
+        raise _no_bound(run)
+    left -= found.unmetered_bound
+    for chunk in found.in_flight:
+        most = chunk.bound if chunk.bound is not None else most_of(workspace, run, chunk)
+        if most is None:
+            raise _no_bound(run)
+        left -= most
+    return left
+
+
+def require_room(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | None:
+    """Raise `BudgetReached` when this chunk could break the budget; the most it can cost otherwise, if that is known."""
+    most = most_of(workspace, run, chunk)
+    left = room(workspace, run)
+    if left is None:
+        return most
+    if most is None:
+        raise _no_price(run) if price_of(workspace, run, chunk.settings, "batch") is None else _no_bound(run)
+    if most > left:
+        raise budget_reached(workspace, run, f"chunk {chunk.number}", most, left)
+    return most
+
+
+def require_calls(workspace: Workspace, run: queries.Run, most: list[int | None], *, priced: bool) -> None:
+    """Raise `BudgetReached` when live calls that can cost so much each could break the budget together."""
+    left = room(workspace, run)
+    if left is None:
+        return
+    if None in most:
+        raise _no_bound(run) if priced else _no_price(run)
+    total = sum(one or 0 for one in most)
+    if total > left:
+        raise budget_reached(workspace, run, f"a dry run of {len(most):,} calls", total, left)
+
+
+def budget_reached(workspace: Workspace, run: queries.Run, what: str, most: int, left: int) -> BudgetReached:
+    """The error of a send that could break the budget, with the options spelled out."""
+    budget = workspace.policy.limits.budget
+    assert budget is not None
+    total = picos(budget.amount)
+    wanted = total - left + most
+    cents = -(-wanted // 10**10)
+    return BudgetReached(
+        f"the budget has no room for {what}: it can cost up to {usd_text(most)}, and "
+        f"{usd_text(max(left, 0))} of {usd_text(total)} is left",
+        where=f"run {run.id}, [limits] budget",
+        effect="it was not sent; what was sent before is safe",
+        hint=f'raise it with --set "limits.budget={cents // 100}.{cents % 100:02d} USD", lower the output cap in '
+        "[model] params, or stop here",
+    )
+
+
+def _no_price(run: queries.Run) -> BudgetReached:
+    return BudgetReached(
+        "there is a budget, and no price is known for this model",
+        where=f"run {run.id}, [limits] budget",
+        effect="nothing was sent",
+        hint="give [prices] input and output (and live_input, live_output for the dry run) in the job file",
+        code="price_unknown",
+    )
+
+
+def _no_bound(run: queries.Run) -> BudgetReached:
+    return BudgetReached(
+        "there is a budget, and nothing bounds what an answer can cost",
+        where=f"run {run.id}, [limits] budget",
+        effect="nothing was sent",
+        hint="give [model] params an output cap, such as max_output_tokens = 500",
+        code="no_bound",
+    )
