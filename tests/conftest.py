@@ -26,6 +26,10 @@ NewJob = Callable[..., JobFolder]
 NewProvider = Callable[..., Provider]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden texts and blocks of documents")
+
+
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """The command line, without the seconds that importing costs."""

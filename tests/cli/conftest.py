@@ -14,10 +14,6 @@ from tests.support.commands import Commands
 Golden = Callable[[str], None]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/cli/golden/*.txt")
-
-
 @pytest.fixture
 def bare(tmp_path: Path, commands: Commands) -> Desk:
     """An empty folder."""

@@ -13,7 +13,7 @@ from tests.support.commands import Commands
 @pytest.fixture(scope="session")
 def update(request: pytest.FixtureRequest) -> bool:
     """Whether documents are rewritten instead of compared."""
-    asked = request.config.getoption("--update-golden", default=False)
+    asked = request.config.getoption("--update-golden")
     return bool(asked) or os.environ.get("UPDATE_GOLDEN", "") not in ("", "0")
 
 
