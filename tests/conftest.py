@@ -68,11 +68,11 @@ def new_provider(tmp_path: Path) -> Iterator[NewProvider]:
 
 @pytest.fixture
 def new_job(tmp_path: Path, commands: Commands) -> NewJob:
-    """Job folders, each with a name that no other test uses at the same provider."""
+    """Job folders, each with a name that no other test uses at the same provider, unless it is given."""
 
-    def make(provider: Provider | None, **write: Any) -> JobFolder:
+    def make(provider: Provider | None, *, name: str = "", **write: Any) -> JobFolder:
         number = next(_numbers)
-        return JobFolder(tmp_path / f"job-{number}", commands, provider, f"job-{number}").write(**write)
+        return JobFolder(tmp_path / f"job-{number}", commands, provider, name or f"job-{number}").write(**write)
 
     return make
 

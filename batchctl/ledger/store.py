@@ -22,6 +22,7 @@ from importlib import resources
 from pathlib import Path
 
 from batchctl.files import PART, PRIVATE_FILE, crash_point, make_directory, storage_failed
+from batchctl.ledger import journal
 from batchctl.model.errors import BatchctlError, Locked, StorageFailed, UsageError
 
 VERSION = 1
@@ -37,7 +38,7 @@ def utc_now() -> str:
 class Ledger:
     """One open ledger. `db` rows are `sqlite3.Row`."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, db: journal.Recording, path: Path) -> None:
         self.db = db
         self.path = path
 
@@ -54,7 +55,7 @@ class Ledger:
         with storage_errors(path):
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE))
-            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+            db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=journal.Recording)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA foreign_keys = ON")
             ledger = cls(db, path)
@@ -107,14 +108,35 @@ class Ledger:
         """Everything inside is committed and synced together, or not at all."""
         with storage_errors(self.path):
             self.db.execute("BEGIN IMMEDIATE")
+            self.db.recorded = []
             try:
                 yield self.db
+                changes, self.db.recorded = self.db.recorded, None
+                if changes:
+                    self._record(changes)
             except BaseException:
+                self.db.recorded = None
                 self.db.execute("ROLLBACK")
                 raise
             crash_point("before-commit")
             self.db.execute("COMMIT")
             crash_point("after-commit")
+
+    def compact_journal(self) -> None:
+        """Write the journal anew from the ledger as it is: what was deleted there is gone from both."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM meta WHERE key = ?", (journal.MARK,))
+
+    def _record(self, changes: list[journal.Change]) -> None:
+        """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
+        path = self.path.with_name(journal.NAME)
+        found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
+        if found is not None and journal.holds(path, found[0]):
+            name, _, offset = found[0].partition(" ")
+            mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, VERSION))}"
+        else:
+            mark = journal.compact(path, self.db, VERSION)
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, mark))
 
     @property
     def workspace(self) -> str:
@@ -152,11 +174,18 @@ def ledger_failed(error: sqlite3.DatabaseError, path: Path) -> StorageFailed:
         f"the ledger is damaged: {error}" if damaged else f"the ledger cannot be used: {error}",
         where=str(path),
         effect="nothing was sent and no other file was changed" if damaged else "nothing was lost",
-        hint="restore it from a backup; request and result files beside it are not touched"
+        hint=f"{_again(path)}; request and result files beside it are not touched"
         if damaged
         else "free the disk or correct its permissions, then run the same command again",
         code="damaged" if damaged else None,
     )
+
+
+def _again(path: Path) -> str:
+    """How to get a lost ledger back."""
+    if path.with_name(journal.NAME).exists():
+        return "`batchctl check --rebuild` makes it again from its journal"
+    return f"restore {path.name} from a backup"
 
 
 def check_no_runs(state: Path, path: Path) -> None:
@@ -174,7 +203,7 @@ def check_no_runs(state: Path, path: Path) -> None:
             "the ledger is empty" if path.exists() else "the ledger is missing",
             where=(str(path), f"of the runs beside it: {', '.join(dict.fromkeys(runs[-5:]))}"),
             effect="nothing was done: these runs may be paid for already",
-            hint=f"restore {path.name} from a backup, or move the runs away to begin again",
+            hint=f"{_again(path)}, or move the runs away to begin again",
             code="damaged",
         )
 

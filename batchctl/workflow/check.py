@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
 from batchctl.files import sha256_of
 from batchctl.ledger import queries
+from batchctl.ledger.rebuild import is_whole
+from batchctl.ledger.rebuild import rebuild as rebuild_ledger
+from batchctl.ledger.store import JobLock, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.workflow.money import cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated
-from batchctl.workflow.workspace import Options, Workspace, opened
+from batchctl.workflow.workspace import Options, Workspace, opened, state_of
 
 
-def check(options: Options) -> Report:
-    """Every file the ledger names, of every run in the workspace, against its digest. Changes nothing."""
+def check(options: Options, *, rebuild: bool = False) -> Report:
+    """Every file the ledger names, of every run in the workspace, against its digest. Changes nothing.
+
+    With `rebuild`, a ledger that is missing or damaged is first made again from its journal.
+    """
+    first = _rebuilt(options) if rebuild else ()
     with opened(options, write=False) as workspace:
         db = workspace.ledger.db
         damaged = [
@@ -50,11 +58,32 @@ def check(options: Options) -> Report:
             Exit.OK,
             balance,
             cost(db, run, balance),
-            (f"{plural(files, 'file')} and the ledger are as recorded",),
+            (*first, f"{plural(files, 'file')} and the ledger are as recorded"),
             f"batchctl status {run.id}",
             {"files": files, "damaged": []},
             simulated=is_simulated(workspace),
         )
+
+
+def _rebuilt(options: Options) -> tuple[str, ...]:
+    """A new ledger out of the journal, unless the one that is there is whole."""
+    state = state_of(options)
+    path = state / "ledger.db"
+    if not state.is_dir():
+        raise UsageError("there is no state directory", where=str(state), effect="nothing was done", hint="--state DIR")
+    check_private(state)
+    with ExitStack() as stack:
+        for file in sorted(state.glob("*.lock")):
+            lock = JobLock(state, file.stem)
+            lock.acquire()
+            stack.callback(lock.release)
+        if is_whole(path):
+            return ("The ledger is whole: it was not rebuilt",)
+        made = rebuild_ledger(state)
+    lines = [f"Rebuilt {path} from {plural(made.transactions, 'transaction')} of its journal"]
+    if made.kept is not None:
+        lines.append(f"  what was there is kept as {made.kept}")
+    return tuple(lines)
 
 
 def _frozen(workspace: Workspace, run: queries.Run, settings: str) -> list[str]:

@@ -454,6 +454,14 @@ def opened(options: Options, *, write: bool) -> Iterator[Workspace]:
         workspace.close()
 
 
+def state_of(options: Options) -> Path:
+    """The state directory that the target means, whether or not there is a ledger in it."""
+    path = Path(options.target or "job.toml")
+    if not path.is_file():
+        return _state(options, Path())
+    return _state(options, jobfile.load(path, overrides=options.overrides, environ=options.environ).base)
+
+
 def _state(options: Options, base: Path) -> Path:
     named = options.state or options.environ.get("BATCHCTL_STATE")
     return Path(named) if named else base / STATE_NAME

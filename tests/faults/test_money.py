@@ -50,6 +50,7 @@ def check_everything(job: JobFolder) -> None:
 def test_booked_cost_is_the_meter(script: str, new_job: NewJob, new_provider: NewProvider) -> None:
     job = new_job(
         new_provider(seed=5, **SCRIPTS[script]),
+        name="metered",  # fates are drawn by the request, which holds it: the same ones in any order of tests
         rows=ROWS,
         limits="chunk_rows = 15",
         model=MODEL,

@@ -10,14 +10,15 @@ import pytest
 from batchctl.workflow import reconcile
 from batchctl.workflow.submit import submit
 from batchctl.workflow.workspace import Options
+from tests.conftest import NewJob, NewProvider
 from tests.faults.test_lost_answers import CREATE, finished
-from tests.support.jobs import JobFolder
-from tests.support.provider import Provider
 
 
 def test_absence_is_believed_after_a_fence_and_the_whole_settle_time_between_two_lists(
-    job: JobFolder, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob, new_provider: NewProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    provider = new_provider()  # of its own: a long list of batches has more pages than one
+    job = new_job(provider, limits="chunk_rows = 3")
     job.run("prepare", code=0)
     job.env["BATCHCTL_SETTLE_SECONDS"] = ""
     before = len(provider.calls())

@@ -106,16 +106,22 @@ def cancel(common: Common, target: Target = None, wait: Wait = False, max_wait: 
 
 
 @command
-def check(common: Common, target: Target = None) -> Report:
+def check(
+    common: Common,
+    target: Target = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First make a missing or damaged ledger again from its journal.")
+    ] = False,
+) -> Report:
     """Compare ledger, chunks and results with their digests; offline, changes nothing.
 
     \b
       batchctl check
-      batchctl check triage-0001 --json
+      batchctl check job.toml --rebuild
     """
     from batchctl.workflow import check as workflow
 
-    return workflow.check(common.options(target))
+    return workflow.check(common.options(target), rebuild=rebuild)
 
 
 @command

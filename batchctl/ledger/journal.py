@@ -1,0 +1,148 @@
+"""Every change of the ledger a second time, in a file that SQLite never touches: from it a lost ledger is made again.
+
+`ledger.journal` has one JSON line for each committed transaction: `{"format": 1, "changes": [[statement, parameters], ...]}`.
+The line is on disk before the commit, so nothing is paid for that only the ledger knows. A line that a crash left without
+its commit is cut off by the next transaction; the ledger remembers (`meta`, key `journal`) which journal is its own and
+how many bytes of it count. Replayed by a rebuild, such a line is harmless: it says what was about to be sent, and
+reconciling asks the provider.
+
+Like the ledger it holds no row text, unless a person put some into a decision; `compact` writes it anew from the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchctl.files import PRIVATE_FILE, replacing
+
+NAME = "ledger.journal"
+MARK = "journal"  # the key in `meta`: which journal, and how many bytes of it count
+_READS = ("SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "EXPLAIN")
+
+_HEAD = b'{"journal": "%b", '
+
+Change = list[Any]
+"""A statement and its parameters."""
+
+
+class Recording(sqlite3.Connection):
+    """A connection that remembers what it changed since `recorded` was emptied."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.recorded: list[Change] | None = None
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        done = super().execute(sql, parameters)
+        if self.recorded is not None and not sql.lstrip().upper().startswith(_READS):
+            self.recorded.append([sql, parameters if isinstance(parameters, dict) else list(parameters)])
+        return done
+
+    def executemany(self, sql: str, many: Iterable[Any], /) -> sqlite3.Cursor:
+        rows = [one if isinstance(one, dict) else list(one) for one in many]
+        done = super().executemany(sql, rows)
+        if self.recorded is not None:
+            self.recorded += [[sql, row] for row in rows]
+        return done
+
+
+def line_of(changes: Sequence[Change], version: int) -> bytes:
+    return json.dumps({"format": version, "changes": changes}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def append(path: Path, offset: int, line: bytes) -> int:
+    """Put a line after the first `offset` bytes, synced; what was there without a commit is cut off. The new offset."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        if os.fstat(descriptor).st_size > offset:
+            os.ftruncate(descriptor, offset)
+        at = offset
+        while line:
+            written = os.pwrite(descriptor, line, at)
+            at, line = at + written, line[written:]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return at
+
+
+def holds(path: Path, mark: str) -> bool:
+    """Whether this is the journal that MARK (`id offset`) means, with all the bytes that count."""
+    name, _, offset = mark.partition(" ")
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_HEAD % name.encode()))
+            file.seek(int(offset) - 1)
+            return head == _HEAD % name.encode() and file.read(1) == b"\n"
+    except FileNotFoundError:
+        return False
+
+
+def compact(path: Path, db: sqlite3.Connection, version: int) -> str:
+    """Write the journal anew: one line that makes the ledger as it is now. The mark of the new journal."""
+    changes: list[Change] = []
+    tables = []
+    made = "SELECT name, type, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index'"
+    for name, kind, sql in db.execute(made):
+        if name.startswith("sqlite_"):
+            continue
+        changes.append([sql, []])
+        if kind == "table":
+            tables.append(name)
+    for name in tables:
+        columns = [row[1] for row in db.execute(f'PRAGMA table_info("{name}")')]
+        holes = ", ".join("?" * len(columns))
+        into = f'INSERT INTO "{name}" ({", ".join(columns)}) VALUES ({holes})'  # noqa: S608 - names of our own schema
+        rows = db.execute(f'SELECT {", ".join(columns)} FROM "{name}" ORDER BY rowid')  # noqa: S608 - the same
+        changes += [[into, list(row)] for row in rows]
+    name = secrets.token_hex(16)
+    line = _HEAD % name.encode() + line_of(changes, version)[1:]
+    with replacing(path) as file:
+        file.write(line)
+    return f"{name} {len(line)}"
+
+
+def transactions(path: Path) -> Iterator[tuple[int, int, list[Change]]]:
+    """Format, end (bytes) and changes of each whole line. A torn or foreign line ends the journal."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            if not line.endswith(b"\n"):
+                return
+            try:
+                read = json.loads(line)
+                version, changes = read["format"], read["changes"]
+            except (ValueError, TypeError, KeyError):
+                return
+            yield version, end, changes
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a journal held: the ledger's format, whole transactions, and the mark of the part that was replayed."""
+
+    version: int
+    transactions: int
+    mark: str
+
+
+def replay(path: Path, db: sqlite3.Connection) -> Replayed:
+    """Make the changes of the journal in an empty database. Raises `sqlite3.DatabaseError` for one that does not fit."""
+    found, count, reached = 0, 0, 0
+    for version, end, changes in transactions(path):
+        db.execute("BEGIN IMMEDIATE")
+        for sql, parameters in changes:
+            db.execute(sql, parameters)
+        db.execute("COMMIT")
+        found, count, reached = version, count + 1, end
+    with path.open("rb") as file:
+        name = file.read(len(_HEAD) + 32).decode("latin-1").split('"')[3:4]
+    return Replayed(found, count, f"{''.join(name)} {reached}")

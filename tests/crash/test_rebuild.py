@@ -1,0 +1,102 @@
+"""P27: losing the ledger does not lose the job. At any moment it can be made again from its journal, and nothing is
+bought a second time."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchctl.ledger import journal
+from tests.conftest import NewJob
+from tests.support.provider import Provider
+
+CHUNKS = "chunk_rows = 3"
+POINTS = ("K3", "K4", "K7", "K10", "K11", "K12", "K14", "K14b", "K15", "before-commit:4", "before-commit:6")
+
+
+def content(ledger: Path) -> list[str]:
+    """Everything a ledger says, but which part of which journal is its own."""
+    with sqlite3.connect(ledger) as db:
+        return [line for line in db.iterdump() if "'journal'" not in line and "sqlite_sequence" not in line]
+
+
+def remove(ledger: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+
+
+def zero(ledger: Path) -> None:
+    ledger.write_bytes(bytes(ledger.stat().st_size))
+
+
+def flip(ledger: Path) -> None:
+    with sqlite3.connect(ledger) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(ledger.read_bytes())
+    content[4096:] = b"\x55" * (len(content) - 4096)
+    ledger.write_bytes(content)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_ledger_lost_at_any_moment(new_job: NewJob, provider: Provider, point: str) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", BATCHCTL_CRASH_AT=point)
+    remove(job.state / "ledger.db")
+    job.run("run", "--wait", code=12)
+    job.run("check", "--rebuild", code=0)
+    job.run("run", "--wait", code=0)
+    job.check_money()
+    rows = job.check_results([f"R-{number:03d}" for number in range(6)])
+    assert {one["state"] for one in rows.values()} == {"completed"}
+    assert len(job.books.creates) == 2
+
+
+@pytest.mark.parametrize("harm", [remove, zero, flip])
+def test_what_is_rebuilt_is_what_was_there(new_job: NewJob, provider: Provider, harm: Callable[[Path], None]) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    ledger = job.state / "ledger.db"
+    before = content(ledger)
+    harm(ledger)
+    assert "check --rebuild" in job.run("status", code=12).err
+    job.run("check", "--rebuild", code=0)
+    assert content(ledger) == before
+    assert ledger.stat().st_mode & 0o777 == 0o600
+    kept = list(job.state.glob("ledger.db.damaged-1*"))
+    assert bool(kept) == (harm is not remove)
+    assert "was not rebuilt" in job.run("check", "--rebuild", code=0).out
+
+
+def test_a_journal_that_is_gone_is_written_anew(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("prepare", code=0)
+    (job.state / journal.NAME).unlink()
+    job.run("run", "--wait", code=0)
+    before = content(job.state / "ledger.db")
+    remove(job.state / "ledger.db")
+    job.run("check", "--rebuild", code=0)
+    assert content(job.state / "ledger.db") == before
+
+
+def test_without_ledger_and_journal_nothing_is_guessed(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    remove(job.state / "ledger.db")
+    (job.state / journal.NAME).unlink()
+    assert "no journal" in job.run("check", "--rebuild", code=12).err
+    job.run("run", "--wait", code=12)
+    assert len(job.books.creates) == 2
+
+
+def test_the_journal_holds_no_row_text(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    said = (job.state / journal.NAME).read_text("utf-8")
+    rows = [json.loads(line)["row"] for line in (job.directory / "results.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 6
+    for row in rows:
+        assert row["text"] not in said
