@@ -72,6 +72,7 @@ class JobFolder:
             "BATCHCTL_RETRY_SECONDS": "0.005",
             "BATCHCTL_YES": "1",
         }
+        self.strangers: set[str] = set()  # batches at the provider that somebody else made
         self.marked = True  # False: the wire keeps no mark with a batch, and the provider is this job's alone
         if provider is not None:
             self.env["OPENAI_BASE_URL"] = provider.base_url
@@ -173,7 +174,7 @@ class JobFolder:
     @property
     def books(self) -> Books:
         assert self.provider is not None
-        return self.provider.books(self.run_id if self.marked else None)
+        return self.provider.books(self.run_id if self.marked else None, self.strangers)
 
     def check_files(self) -> None:
         """What `check` finds: every file the ledger names is there and is what it was."""

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,15 @@ of the tests name. Written down here, so that the meter does not learn them from
 class Books:
     """What a provider knows of one run (or, without one, of everything): the judge of every test about money."""
 
-    def __init__(self, state: Path, run: str | None = None) -> None:
+    def __init__(self, state: Path, run: str | None = None, strangers: Collection[str] = ()) -> None:
         self.state = state
         self.run = run
+        self.strangers = strangers
 
     @property
     def creates(self) -> list[dict[str, Any]]:
-        """Every batch that was created, oldest first, acted upon or not."""
-        made = read_witness(self.state)["creates"]
+        """Every batch that was created, oldest first, acted upon or not; batches of someone else left out."""
+        made = [one for one in read_witness(self.state)["creates"] if one["id"] not in self.strangers]
         return [one for one in made if self.run is None or (one["metadata"] or {}).get("batchctl_run") == self.run]
 
     @property
@@ -83,8 +84,8 @@ class Provider:
     def base_url(self) -> str:
         return f"{self.url}/v1"
 
-    def books(self, run: str | None = None) -> Books:
-        return Books(self.state, run)
+    def books(self, run: str | None = None, strangers: Collection[str] = ()) -> Books:
+        return Books(self.state, run, strangers)
 
     def calls(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
         """Calls in the order they were answered."""
