@@ -187,6 +187,11 @@ def last_intents(db: sqlite3.Connection, run_id: str) -> dict[int, Intent]:
     return {row["chunk"]: _intent(row) for row in rows}
 
 
+def intents(db: sqlite3.Connection, run_id: str) -> list[Intent]:
+    """Every intent of a run, in the order they were made."""
+    return [_intent(row) for row in db.execute("SELECT * FROM intent WHERE run = ? ORDER BY rowid", (run_id,))]
+
+
 def sends(db: sqlite3.Connection, run_id: str, chunk: int) -> int:
     """How many intents this chunk has had."""
     row = db.execute("SELECT COALESCE(MAX(send), 0) FROM intent WHERE run = ? AND chunk = ?", (run_id, chunk))

@@ -1,4 +1,4 @@
-"""Is what is on disk what the ledger says? Offline: ledger, request files, results, digests, balance."""
+"""Is what is on disk what the ledger says? Ledger, request files, results, digests, balance; at wish, the provider."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from batchctl.ledger.store import JobLock, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.workflow.money import cost
+from batchctl.workflow.remote import compared
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened, state_of
 
 
-def check(options: Options, *, rebuild: bool = False) -> Report:
+def check(options: Options, *, rebuild: bool = False, remote: bool = False) -> Report:
     """Every file the ledger names, of every run in the workspace, against its digest. Changes nothing.
 
     With `rebuild`, a ledger that is missing or damaged is first made again from its journal.
+    With `remote`, the run's batches are compared with what the provider has; a difference is exit code 3.
     """
     first = _rebuilt(options) if rebuild else ()
     with opened(options, write=False) as workspace:
@@ -52,15 +54,21 @@ def check(options: Options, *, rebuild: bool = False) -> Report:
                 hint="restore them from a backup; paid answers can be collected again while the provider keeps them",
                 code="damaged",
             )
+        there = compared(workspace, run) if remote else None
+        facts = {} if there is None else {"remote": {"differences": there.differences, "batches": there.batches}}
         return Report(
             "check",
             run.id,
-            Exit.OK,
+            Exit.ATTENTION if there is not None and there.differences else Exit.OK,
             balance,
             cost(db, run, balance),
-            (*first, f"{plural(files, 'file')} and the ledger are as recorded"),
+            (
+                *first,
+                f"{plural(files, 'file')} and the ledger are as recorded",
+                *(() if there is None else there.lines),
+            ),
             f"batchctl status {run.id}",
-            {"files": files, "damaged": []},
+            {"files": files, "damaged": [], **facts},
             simulated=is_simulated(workspace),
         )
 

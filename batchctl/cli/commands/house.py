@@ -112,16 +112,19 @@ def check(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="First make a missing or damaged ledger again from its journal.")
     ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also compare the run's batches with what the provider has.")
+    ] = False,
 ) -> Report:
     """Compare ledger, chunks and results with their digests; offline, changes nothing.
 
     \b
       batchctl check
-      batchctl check job.toml --rebuild
+      batchctl check job.toml --remote
     """
     from batchctl.workflow import check as workflow
 
-    return workflow.check(common.options(target), rebuild=rebuild)
+    return workflow.check(common.options(target), rebuild=rebuild, remote=remote)
 
 
 @command
