@@ -37,7 +37,7 @@ h2{font-size:1.1rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--line);pa
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.6rem 0;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding:.2rem 0}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{font-weight:600}td.n,th.n{text-align:right}td.t{white-space:pre-wrap;overflow-wrap:anywhere}
+th{font-weight:600}td.n,th.n{text-align:right}td.t{white-space:pre-wrap;overflow-wrap:anywhere;min-width:14rem}
 svg{display:block;width:100%;height:auto;margin:.4rem 0}svg text{fill:var(--ink);font:13px system-ui,sans-serif}
 .good{fill:var(--good)}.warn{fill:var(--warn)}.bad{fill:var(--bad)}.plain{fill:var(--plain)}.rest{fill:var(--line)}
 @media (max-width:40rem){svg text{font-size:19px}}
