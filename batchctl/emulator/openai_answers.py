@@ -67,7 +67,7 @@ def answer(
         used = used_of(said, asked.cap, taken, cached, thinking)
         return Answer(_response(body, said, used, created, nonce), *used)
     if endpoint == "/v1/chat/completions":
-        chat = _Chat(body)
+        chat = ChatAsked(body)
         said = say(chat, dice, quality, u2028)
         used = used_of(said, chat.cap, taken, cached, thinking)
         return Answer(_chat(body, said, used, created, nonce), *used)
@@ -96,7 +96,9 @@ class _Responses(Asked):
             )
 
 
-class _Chat(Asked):
+class ChatAsked(Asked):
+    """What the body of a chat completion asks for."""
+
     def __init__(self, body: dict[str, Any]) -> None:
         self.cap = body.get("max_completion_tokens") or body.get("max_tokens")
         self.prompt = words(body["messages"])

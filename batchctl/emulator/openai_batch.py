@@ -6,7 +6,8 @@ the output file (HTTP 200) or the error file (any other outcome). Batch guide, r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from batchctl.emulator.faults import Fates
 from batchctl.emulator.openai_answers import answer, snapshot
 from batchctl.emulator.openai_checks import RefusedError, body_of, odd
 from batchctl.emulator.process import Made, Valid
+from batchctl.emulator.saying import Answer
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
 
@@ -40,6 +42,21 @@ RATE_LIMITED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a server of this wire takes in a line of a batch file, and how it answers."""
+
+    body_of: Callable[[str, dict[str, Any]], None]
+    answer: Callable[..., Answer]
+    needs: tuple[str, ...] = ("custom_id", "method", "url", "body")
+    most_requests: int = MOST_REQUESTS
+    most_bytes: int = MOST_BYTES
+    too_many: str = "invalid_request"  # the code for too many requests
+
+
+OPENAI = Talk(body_of, answer)
+
+
 def problem(code: str, message: str, param: str | None = None, line: int | None = None) -> dict[str, Any]:
     return {"code": code, "line": line, "message": message, "param": param}
 
@@ -54,8 +71,9 @@ def lines_of(path: Path) -> Iterator[bytes]:
 class _Scan:
     """What has to be known of all lines before any is run."""
 
-    def __init__(self, endpoint: str, settings: Settings) -> None:
+    def __init__(self, endpoint: str, settings: Settings, talk: Talk) -> None:
         self._endpoint = endpoint
+        self._talk = talk
         self._models = frozenset(settings.models)
         self._ids: set[str] = set()
         self.model: str | None = None
@@ -77,7 +95,7 @@ class _Scan:
             return problem("invalid_json_line", "This line is not parseable as valid JSON.")
         if not isinstance(request, dict):
             return problem("invalid_json_line", "This line is not a JSON object.")
-        for name in ("custom_id", "method", "url", "body"):
+        for name in self._talk.needs:
             if request.get(name) is None:
                 return problem("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
         custom_id, body = request["custom_id"], request["body"]
@@ -87,9 +105,9 @@ class _Scan:
             message = "The custom_id for this request is a duplicate of another request. It must be unique in a batch."
             return problem("duplicate_custom_id", message, "custom_id")
         self._ids.add(custom_id)
-        if request["method"] != "POST":
+        if request.get("method", "POST") != "POST":
             return problem("invalid_request", "The method of a batch request must be 'POST'.", "method")
-        if request["url"] != self._endpoint:
+        if request.get("url", self._endpoint) != self._endpoint:
             message = "The URL provided for this request does not match the batch endpoint."
             return problem("invalid_url", message, "url")
         if not isinstance(body, dict):
@@ -121,22 +139,22 @@ class _Scan:
         return None
 
 
-def validate(path: Path, endpoint: str, settings: Settings, queued_tokens: int) -> Valid:
+def validate(path: Path, endpoint: str, settings: Settings, queued_tokens: int, talk: Talk = OPENAI) -> Valid:
     """Read the whole file once; memory holds its custom_ids and nothing else of it.
 
     `queued_tokens` is what batches of the same model already wait with.
     """
-    scan = _Scan(endpoint, settings)
+    scan = _Scan(endpoint, settings, talk)
     size = path.stat().st_size
     if size == 0:
         return Valid(0, None, 0, (problem("empty_file", "The batch input file is empty."),))
-    if size > MOST_BYTES:
-        message = f"The batch input file is larger than the {MOST_BYTES:,} bytes that a batch may have."
+    if size > talk.most_bytes:
+        message = f"The batch input file is larger than the {talk.most_bytes:,} bytes that a batch may have."
         return Valid(0, None, 0, (problem("invalid_request", message),))
     for number, line in enumerate(lines_of(path), 1):
-        if number > MOST_REQUESTS:
-            message = f"The batch input file has more than the {MOST_REQUESTS:,} requests that a batch may have."
-            return Valid(0, None, 0, (problem("invalid_request", message),))
+        if number > talk.most_requests:
+            message = f"The batch input file has more than the {talk.most_requests:,} requests that a batch may have."
+            return Valid(0, None, 0, (problem(talk.too_many, message),))
         scan.line(number, line)
         if len(scan.errors) >= _MOST_ERRORS:
             break
@@ -159,7 +177,8 @@ def validate(path: Path, endpoint: str, settings: Settings, queued_tokens: int) 
 class Rows:
     """Turns input lines of one batch into result lines. The same line of the same batch always gives the same bytes."""
 
-    def __init__(self, *, batch_id: str, endpoint: str, settings: Settings, created: int) -> None:
+    def __init__(self, *, batch_id: str, endpoint: str, settings: Settings, created: int, talk: Talk = OPENAI) -> None:
+        self._talk = talk
         self._mark = sha256(batch_id.encode()).hexdigest()[:18]
         self._endpoint = endpoint
         self._settings = settings
@@ -191,7 +210,7 @@ class Rows:
         if delivery == "unknown":  # seen in the wild: no status and an empty body (tidyverse/ellmer issue 830)
             return Made(self._done(nonce, custom_id, 0, b'""'), False, custom_id)
         try:
-            body_of(self._endpoint, body)
+            self._talk.body_of(self._endpoint, body)
             given = self._answer(body, payload, fate.quality, nonce, self._settings.seed)
             second = b""
             if fate.line == "duplicated":
@@ -215,7 +234,7 @@ class Rows:
         )
 
     def _answer(self, body: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Any:
-        return answer(
+        return self._talk.answer(
             self._endpoint,
             body,
             payload,
@@ -232,9 +251,13 @@ class Rows:
         return self._undone("0" * 24, custom_id, code)
 
     def stranger(self, custom_id: Any) -> bytes:
-        body = {"model": "gpt-simulated", "input": "not one of yours"}
-        given = answer(
-            "/v1/responses",
+        body = {
+            "model": "simulated",
+            "input": "not one of yours",
+            "messages": [{"role": "user", "content": "not one of yours"}],
+        }
+        given = self._talk.answer(
+            self._endpoint if self._endpoint == "/v1/chat/completions" else "/v1/responses",
             body,
             orjson.dumps(body),
             seed=0,

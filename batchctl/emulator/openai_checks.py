@@ -141,7 +141,7 @@ def integer_between(value: Any, param: str, low: int, high: int) -> int:
     return int(value)
 
 
-def batch_create(body: Any) -> None:
+def batch_create(body: Any, endpoints: tuple[str, ...] = ENDPOINTS, windows: tuple[str, ...] = ("24h",)) -> None:
     """Refuse what the create call itself refuses. An unknown file is not among it: the batch fails later."""
     if not isinstance(body, dict):
         raise RefusedError("We could not parse the JSON body of your request.", code=None)
@@ -152,10 +152,10 @@ def batch_create(body: Any) -> None:
     for name in body:
         if name not in ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"):
             raise RefusedError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
-    if body["endpoint"] not in ENDPOINTS:
-        raise invalid_value("endpoint", body["endpoint"], ENDPOINTS)
-    if body["completion_window"] != "24h":
-        raise invalid_value("completion_window", body["completion_window"], ("24h",))
+    if body["endpoint"] not in endpoints:
+        raise invalid_value("endpoint", body["endpoint"], endpoints)
+    if body["completion_window"] not in windows:
+        raise invalid_value("completion_window", body["completion_window"], windows)
     metadata(body.get("metadata"))
     if body.get("output_expires_after") is not None:
         expiry(body["output_expires_after"], "output_expires_after")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +52,33 @@ def listed(objects: list[dict[str, Any]], limit: int) -> dict[str, Any]:
 
 
 class OpenAIFiles:
-    """Routes of files and uploads."""
+    """Routes of files and uploads. `wire` is whose files they are, `root` the path that they are under."""
 
-    def __init__(self, context: Context) -> None:
+    purposes: tuple[str, ...] = _PURPOSES
+
+    def __init__(self, context: Context, wire: str = WIRE, root: str = "/v1") -> None:
+        self._context = context
         self._store = context.store
+        self._wire = wire
+        self._root = root
 
     def routes(self) -> list[web.RouteDef]:
+        root = self._root
         return [
-            web.post("/v1/files", self.upload_file),
-            web.get("/v1/files", self.list_files),
-            web.get("/v1/files/{id}", self.get_file),
-            web.get("/v1/files/{id}/content", self.file_content),
-            web.delete("/v1/files/{id}", self.delete_file),
-            web.post("/v1/uploads", self.create_upload),
-            web.post("/v1/uploads/{id}/parts", self.add_part),
-            web.post("/v1/uploads/{id}/complete", self.complete_upload),
-            web.post("/v1/uploads/{id}/cancel", self.cancel_upload),
+            web.post(root + "/files", self.upload_file),
+            web.get(root + "/files", self.list_files),
+            web.get(root + "/files/{id}", self.get_file),
+            web.get(root + "/files/{id}/content", self.file_content),
+            web.delete(root + "/files/{id}", self.delete_file),
+            web.post(root + "/uploads", self.create_upload),
+            web.post(root + "/uploads/{id}/parts", self.add_part),
+            web.post(root + "/uploads/{id}/complete", self.complete_upload),
+            web.post(root + "/uploads/{id}/cancel", self.cancel_upload),
         ]
+
+    def shown(self, row: Any) -> dict[str, Any]:
+        """A file as callers see it."""
+        return file_object(row)
 
     # -- files
 
@@ -84,7 +96,7 @@ class OpenAIFiles:
                     raise RefusedError("Nested multipart is not supported.")
                 if part.name == "file":
                     filename = part.filename or "upload"
-                    await _to_disk(part, part_path, _MOST_UPLOAD)
+                    await to_disk(partial(part.read_chunk, 1 << 18), part_path, _MOST_UPLOAD)
                 elif part.name:
                     fields[part.name] = (await part.read(decode=True)).decode()
             if filename is None:
@@ -92,8 +104,8 @@ class OpenAIFiles:
             purpose = fields.get("purpose")
             if purpose is None:
                 raise missing("purpose")
-            if purpose not in _PURPOSES:
-                raise invalid_value("purpose", purpose, _PURPOSES)
+            if purpose not in self.purposes:
+                raise invalid_value("purpose", purpose, self.purposes)
             keep = _form_expiry(fields)
             row = self._keep_file(
                 part_path,
@@ -107,7 +119,7 @@ class OpenAIFiles:
             raise RefusedError(f"Could not parse multipart form: {error}") from error
         finally:
             part_path.unlink(missing_ok=True)
-        return answered(file_object(row))
+        return answered(self.shown(row))
 
     def _keep_file(
         self, path: Path, file_id: str, filename: str, purpose: str, keep: int | None, visible_at: float = 0.0
@@ -118,7 +130,7 @@ class OpenAIFiles:
         with self._store.transaction() as db:
             self._store.add_file(
                 path,
-                wire=WIRE,
+                wire=self._wire,
                 file_id=file_id,
                 filename=filename,
                 purpose=purpose,
@@ -135,22 +147,22 @@ class OpenAIFiles:
         if order not in ("asc", "desc"):
             raise invalid_value("order", order, ("asc", "desc"))
         rows = self._store.page_of_files(
-            WIRE,
+            self._wire,
             purpose=query.get("purpose"),
             newest_first=order == "desc",
             after=query.get("after"),
             limit=limit + 1,
         )
-        return answered(listed([file_object(row) for row in rows], limit))
+        return answered(listed([self.shown(row) for row in rows], limit))
 
     def _file(self, request: web.Request) -> Any:
-        row = self._store.file(WIRE, request.match_info["id"])
+        row = self._store.file(self._wire, request.match_info["id"])
         if row is None:
             raise RefusedError(f"No such File object: {request.match_info['id']}", param="id", status=404)
         return row
 
     async def get_file(self, request: web.Request) -> web.StreamResponse:
-        return answered(file_object(self._file(request)))
+        return answered(self.shown(self._file(request)))
 
     async def file_content(self, request: web.Request) -> web.StreamResponse:
         row = self._file(request)
@@ -211,7 +223,7 @@ class OpenAIFiles:
         reader = await request.multipart()
         async for part in reader:
             if isinstance(part, BodyPartReader) and part.name == "data":
-                await _to_disk(part, path, 64 * 2**20)
+                await to_disk(partial(part.read_chunk, 1 << 18), path, 64 * 2**20)
         if not path.exists():
             raise missing("data")
         with self._store.transaction() as db:
@@ -304,11 +316,11 @@ def _batch_file(path: Path, filename: str) -> None:
         raise refusal from None
 
 
-async def _to_disk(part: BodyPartReader, path: Path, most: int) -> None:
-    """Write a part as it arrives, so that memory does not grow with it."""
+async def to_disk(read: Callable[[], Awaitable[bytes]], path: Path, most: int) -> None:
+    """Write what arrives as it arrives, so that memory does not grow with it."""
     size = 0
     with private_file(path) as out:
-        while chunk := await part.read_chunk(1 << 18):
+        while chunk := await read():
             size += len(chunk)
             if size > most:
                 raise RefusedError("File is too large.", status=413)

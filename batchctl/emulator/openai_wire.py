@@ -18,8 +18,8 @@ from batchctl.emulator import openai_batch
 from batchctl.emulator.batches import cancel, others_made, record
 from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
-from batchctl.emulator.openai_answers import answer, snapshot
-from batchctl.emulator.openai_checks import ENDPOINTS, RefusedError, batch_create, body_of, odd
+from batchctl.emulator.openai_answers import snapshot
+from batchctl.emulator.openai_checks import ENDPOINTS, RefusedError, batch_create, odd
 from batchctl.emulator.openai_files import WIRE, OpenAIFiles, answered, body_read, limit_of, listed
 from batchctl.emulator.process import Valid, progress
 from batchctl.emulator.settings import Settings
@@ -54,12 +54,15 @@ class OpenAIBatches:
     """What the worker needs to know of this wire."""
 
     one_file = False
+    talk = openai_batch.OPENAI
 
     def validate(self, path: Path, endpoint: str, settings: Settings, queued_tokens: int) -> Valid:
-        return openai_batch.validate(path, endpoint, settings, queued_tokens)
+        return openai_batch.validate(path, endpoint, settings, queued_tokens, self.talk)
 
     def rows(self, *, batch_id: str, endpoint: str, settings: Settings, created: int) -> openai_batch.Rows:
-        return openai_batch.Rows(batch_id=batch_id, endpoint=endpoint, settings=settings, created=created)
+        return openai_batch.Rows(
+            batch_id=batch_id, endpoint=endpoint, settings=settings, created=created, talk=self.talk
+        )
 
     def gone(self, file_id: str) -> dict[str, Any]:
         message = f"Cannot find file {file_id}, or organization org-EXAMPLE does not have access to it."
@@ -111,14 +114,16 @@ def batch_object(row: Any) -> dict[str, Any]:
     return out
 
 
-def create_batch(context: Context, body: dict[str, Any], *, later: float, hide: int, others: bool = False) -> str:
+def create_batch(
+    context: Context, body: dict[str, Any], *, later: float, hide: int, others: bool = False, wire: str = WIRE
+) -> str:
     """Record a batch in `validating`; it appears to callers after `later` seconds."""
     keep = body.get("output_expires_after") or {}
     batch_id = new_id("batch_")
     given = body.get("metadata")
     record(
         context,
-        wire=WIRE,
+        wire=wire,
         batch_id=batch_id,
         later=later,
         hide=hide,
@@ -136,30 +141,42 @@ class OpenAIWire:
     """The routes of batches and the live endpoints; every path under `/v1/` that no other wire owns."""
 
     name = WIRE
+    root = "/v1"
+    endpoints: tuple[str, ...] = ENDPOINTS
+    windows: tuple[str, ...] = ("24h",)
+    talk = openai_batch.OPENAI
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.store
 
     def routes(self) -> list[web.RouteDef]:
-        live = [web.post(endpoint, self.live) for endpoint in ENDPOINTS]
+        root = self.root
         return [
-            *OpenAIFiles(self._context).routes(),
-            web.post("/v1/batches", self.create_batch),
-            web.get("/v1/batches", self.list_batches),
-            web.get("/v1/batches/{id}", self.get_batch),
-            web.post("/v1/batches/{id}/cancel", self.cancel_batch),
-            web.get("/v1/models", self.models),
-            web.get("/v1/models/{id}", self.models),
-            web.post("/v1/responses/input_tokens", self.input_tokens),
-            *live,
+            *OpenAIFiles(self._context, self.name, root).routes(),
+            web.post(root + "/batches", self.create_batch),
+            web.get(root + "/batches", self.list_batches),
+            web.get(root + "/batches/{id}", self.get_batch),
+            web.post(root + "/batches/{id}/cancel", self.cancel_batch),
+            web.get(root + "/models", self.models),
+            web.get(root + "/models/{id}", self.models),
+            web.post(root + "/responses/input_tokens", self.input_tokens),
+            *(web.post(root + endpoint.removeprefix("/v1"), self.live) for endpoint in self.endpoints),
         ]
 
     def owns(self, path: str) -> bool:
-        return path.startswith("/v1/")
+        return path.startswith(self.root + "/")
 
     def creates(self, path: str) -> bool:
-        return path == "/v1/batches"
+        return path == self.root + "/batches"
+
+    def asked(self, body: Any) -> Any:
+        """The body of a create as OpenAI would write it."""
+        return body
+
+    def endpoint_of(self, request: web.Request) -> str:
+        """Which of the endpoints a live call goes to."""
+        return "/v1" + request.path.removeprefix(self.root)
 
     def shown(self, row: Any) -> dict[str, Any]:
         return batch_object(row)
@@ -178,13 +195,13 @@ class OpenAIWire:
 
     def others(self) -> None:
         """A list holds more than what was asked for here."""
-        for number in range(others_made(self._context, WIRE), self._context.settings.other_batches):
+        for number in range(others_made(self._context, self.name), self._context.settings.other_batches):
             body = {
                 "input_file_id": f"file-of-someone-else-{number}",
-                "endpoint": "/v1/responses",
+                "endpoint": self.endpoints[0],
                 "metadata": {"owner": "someone else"},
             }
-            create_batch(self._context, body, later=0.0, hide=0, others=True)
+            create_batch(self._context, body, later=0.0, hide=0, others=True, wire=self.name)
 
     def refuse_stranger(self, request: web.Request) -> None:
         """A key is needed; keys starting with `sk-bad` are wrong ones."""
@@ -198,18 +215,21 @@ class OpenAIWire:
     # -- batches
 
     async def create_batch(self, request: web.Request) -> web.StreamResponse:
-        body = await body_read(request)
+        body = self.asked(await body_read(request))
         call = CALL.get()
         call.metadata = body.get("metadata") if isinstance(body, dict) else None
-        batch_create(body)
-        batch_id = create_batch(self._context, body, later=call.later, hide=call.hide)
+        batch_create(body, self.endpoints, self.windows)
+        batch_id = create_batch(self._context, body, later=call.later, hide=call.hide, wire=self.name)
         call.created = batch_id
+        if body["completion_window"] != "24h":
+            window = orjson.dumps({"completion_window": body["completion_window"]}).decode()
+            self._store.change_batch(batch_id, patch=window)
         row = self._store.db.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
         self._context.wake()
-        return answered(batch_object(row))
+        return answered(self.shown(row))
 
     def _batch(self, request: web.Request) -> Any:
-        row = self._store.batch(WIRE, request.match_info["id"])
+        row = self._store.batch(self.name, request.match_info["id"])
         if row is None:
             raise RefusedError(f"No batch found with id '{request.match_info['id']}'.", status=404)
         return row
@@ -217,13 +237,13 @@ class OpenAIWire:
     async def list_batches(self, request: web.Request) -> web.StreamResponse:
         limit = limit_of(request.query.get("limit"), default=20, most=100)
         after = request.query.get("after")
-        if after and self._store.batch(WIRE, after) is None:
+        if after and self._store.batch(self.name, after) is None:
             raise RefusedError(f"No batch found with id '{after}'.", status=404)
-        rows = self._store.page_of_batches(WIRE, after=after, limit=limit + 1)
-        return answered(listed([batch_object(row) for row in rows], limit))
+        rows = self._store.page_of_batches(self.name, after=after, limit=limit + 1)
+        return answered(listed([self.shown(row) for row in rows], limit))
 
     async def get_batch(self, request: web.Request) -> web.StreamResponse:
-        return answered(batch_object(self._batch(request)))
+        return answered(self.shown(self._batch(request)))
 
     async def cancel_batch(self, request: web.Request) -> web.StreamResponse:
         with self._store.transaction():
@@ -232,7 +252,7 @@ class OpenAIWire:
                 raise RefusedError(f"Cannot cancel a batch with status '{row['status']}'.", status=409)
             cancel(self._context, row)
         self._context.wake()
-        return answered(batch_object(self._batch(request)))
+        return answered(self.shown(self._batch(request)))
 
     # -- the rest
 
@@ -255,11 +275,11 @@ class OpenAIWire:
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """One request, answered at once: the same answers and the same fates as in a batch, drawn without custom_id."""
-        endpoint, settings = request.path, self._context.settings
+        endpoint, settings = self.endpoint_of(request), self._context.settings
         body = await body_read(request)
         if not isinstance(body, dict):
             raise RefusedError("We could not parse the JSON body of your request.")
-        body_of(endpoint, body)
+        self.talk.body_of(endpoint, body)
         model = body.get("model")
         if model is not None and (
             (settings.models and model not in settings.models) or model.startswith("nonexistent")
@@ -272,7 +292,7 @@ class OpenAIWire:
             raise RefusedError(openai_batch.SERVER_ERROR["error"]["message"] or "", status=500, type_="server_error")
         if fate.delivery == "error429":
             raise RefusedError("Rate limit reached.", status=429, type_="requests", code="rate_limit_exceeded")
-        given = answer(
+        given = self.talk.answer(
             endpoint,
             body,
             payload,

@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
+from batchctl.emulator.azure_wire import AzureBatches, AzureWire
+from batchctl.emulator.groq_wire import GroqBatches, GroqWire
+from batchctl.emulator.mistral_wire import MistralBatches, MistralWire
 from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
 from batchctl.emulator.process import BatchWire
+from batchctl.emulator.together_wire import TogetherBatches, TogetherWire
 from batchctl.emulator.wire import Context, Wire
 
 
 def all_wires(context: Context) -> list[Wire]:
     """For the server. OpenAI's stands last: it owns all of `/v1/` that is left."""
-    return [AnthropicWire(context), OpenAIWire(context)]
+    return [
+        AnthropicWire(context),
+        AzureWire(context),
+        GroqWire(context),
+        MistralWire(context),
+        TogetherWire(context),
+        OpenAIWire(context),
+    ]
 
 
 def batch_wires() -> Mapping[str, BatchWire]:
     """For the worker, by the name kept with each batch."""
-    return {AnthropicWire.name: AnthropicBatches(), OpenAIWire.name: OpenAIBatches()}
+    return {
+        AnthropicWire.name: AnthropicBatches(),
+        AzureWire.name: AzureBatches(),
+        GroqWire.name: GroqBatches(),
+        MistralWire.name: MistralBatches(),
+        TogetherWire.name: TogetherBatches(),
+        OpenAIWire.name: OpenAIBatches(),
+    }

@@ -42,7 +42,6 @@ Provider = Literal[
     "emulator",
 ]
 Endpoint = Literal["/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations"]
-OPENAI_FAMILY = ("openai", "azure-openai", "openai-compatible", "emulator")
 
 _Attempts = Annotated[int, Field(ge=0, le=100)]
 _List = Strict(False)  # TOML has lists, frozen values have tuples
@@ -105,17 +104,13 @@ class Output(_Table):
     )
 
 
-def _default_endpoint(keys: dict[str, Any]) -> Endpoint | None:
-    return "/v1/responses" if keys.get("provider") in OPENAI_FAMILY else None
-
-
 class Model(_Table):
     """Who answers. Credentials come from the environment, never from here."""
 
     provider: Provider = Field(description="Whose batch API.")
     name: Text = Field(description="The model, as the provider names it; a dated snapshot keeps a run reproducible.")
     endpoint: Endpoint | None = Field(
-        default_factory=_default_endpoint, description="OpenAI family only; left out: /v1/responses."
+        default=None, description="Left out: the first that `batchctl providers` names for the provider."
     )
     params: JsonTable = Field(default_factory=dict, description="Passed through to the provider as they are.")
     base_url: BaseUrl | None = Field(default=None, description="https, or http on loopback only.")

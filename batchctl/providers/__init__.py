@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,21 +15,46 @@ Settings = Mapping[str, Any]
 def _openai(name: str, settings: Settings) -> Provider:
     from batchctl.providers.openai import OpenAIBatch
 
-    base_url = settings.get("base_url")
-    if name == "openai-compatible" and not base_url:
+    return OpenAIBatch(
+        name=name, organization=settings.get("organization"), project=settings.get("project"), **_reached(settings)
+    )
+
+
+def _compatible(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.openai import OpenAIBatch
+    from batchctl.providers.profiles import COMPATIBLE, compatible
+
+    address = settings.get("base_url") or os.environ.get(COMPATIBLE.address_variable)
+    if not address:
         raise UsageError(
             "provider `openai-compatible` needs an address",
             where="[model] base_url",
             hint='add base_url = "https://.../v1" under [model]',
         )
-    return OpenAIBatch(
-        name=name,
-        base_url=base_url,
-        api_key=settings.get("api_key"),
-        key_name=settings.get("key_name") or "OPENAI_API_KEY",
-        organization=settings.get("organization"),
-        project=settings.get("project"),
-    )
+    return OpenAIBatch(name=name, profile=compatible(address), **_reached(settings))
+
+
+def _azure(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.azure import AzureBatch
+
+    return AzureBatch(name=name, api_version=settings.get("api_version"), **_reached(settings))
+
+
+def _mistral(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.mistral import MistralBatch
+
+    return MistralBatch(name=name, **_reached(settings))
+
+
+def _together(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.together import TogetherBatch
+
+    return TogetherBatch(name=name, **_reached(settings))
+
+
+def _reached(settings: Settings) -> dict[str, Any]:
+    """Where and with what key: the same settings for every server of OpenAI's kind."""
+    return {name: settings.get(name) for name in ("base_url", "api_key", "key_name")}
 
 
 def _anthropic(name: str, settings: Settings) -> Provider:
@@ -44,15 +70,18 @@ def _anthropic(name: str, settings: Settings) -> Provider:
 
 KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "openai": _openai,
+    "azure-openai": _azure,
     "anthropic": _anthropic,
-    "openai-compatible": _openai,
+    "mistral": _mistral,
+    "together": _together,
+    "openai-compatible": _compatible,
     "emulator": _openai,
 }
 AVAILABLE = tuple(KNOWN)
 
 
 def provider_for(name: str, settings: Settings) -> Provider:
-    """The provider `name` with the `[model]` settings of the job (base_url, organization, project, api_key)."""
+    """The provider `name` with the `[model]` settings of the job (base_url, organization, project, api_version, api_key)."""
     if name not in KNOWN:
         raise UsageError(f"provider `{name}` is not available yet", where="[model] provider", code="not_available_yet")
     return KNOWN[name](name, settings)

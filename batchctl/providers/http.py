@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,7 +67,7 @@ def is_local(base_url: str) -> bool:
 
 
 def check_address(base_url: str, variable: str = "OPENAI_BASE_URL") -> None:
-    """Refuse plain http anywhere but on this machine: the key would travel in the clear."""
+    """Refuse plain http anywhere but on this machine: the key would travel in the clear. `variable`: empty for none."""
     parts = urlsplit(base_url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
         return
@@ -74,7 +75,7 @@ def check_address(base_url: str, variable: str = "OPENAI_BASE_URL") -> None:
         "the provider's address must be https (plain http only on loopback)",
         where=f"{parts.scheme or 'no scheme'}://{parts.hostname or ''}",
         effect="nothing was sent",
-        hint=f"set [model] base_url or {variable} to an https address",
+        hint=f"set [model] base_url{' or ' if variable else ''}{variable} to an https address",
     )
 
 
@@ -130,6 +131,17 @@ def identity(answer: Any, what: str) -> str:
 def whole(value: Any) -> int | None:
     """A whole number that is not negative, or None."""
     return value if type(value) is int and value >= 0 else None
+
+
+def epoch(value: Any) -> int | None:
+    """Unix seconds of a time that is a number, or RFC 3339 as some servers write it; None when it is neither."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return whole(int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
+    return whole(value)
 
 
 def merged(body: dict[str, Any], params: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:

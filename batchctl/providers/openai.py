@@ -43,6 +43,7 @@ from batchctl.model.usage import openai_usage
 from batchctl.providers.http import (
     Key,
     check_address,
+    epoch,
     has_id,
     host,
     identity,
@@ -53,11 +54,11 @@ from batchctl.providers.http import (
     retry_after,
     whole,
 )
+from batchctl.providers.params import in_words_of
+from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
 from batchctl.providers.strict_schema import strict_form
 
-ENDPOINTS = ("/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations")
-STATES = dict.fromkeys(("validating", "in_progress", "finalizing", "cancelling"), BatchState.RUNNING)
-STATES |= dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED) | {"failed": BatchState.REFUSED}
+ENDPOINTS = OPENAI.endpoints
 
 # Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
 BILLING_CODES = frozenset(
@@ -72,6 +73,7 @@ BILLING_CODES = frozenset(
 )
 OWN = ("model", "input", "messages", "instructions", "stream", "background")
 """What batchctl writes into a body itself."""
+NEEDED = {RESPONSES: "input", CHAT: "messages", EMBEDDINGS: "input", MODERATIONS: "input"}
 LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_BATCHES = 100
 ANSWER_SECONDS = 600.0
@@ -79,34 +81,42 @@ CONNECT_SECONDS = 10.0
 
 
 class OpenAIBatch:
-    """The OpenAI wire. `key_names` are the environment variables that may hold the key, the first one is named in errors."""
+    """The OpenAI wire, at OpenAI or at a server that `profile` describes."""
 
     def __init__(
         self,
         *,
         name: str = "openai",
+        profile: Profile = OPENAI,
         base_url: str | None = None,
         api_key: str | None = None,
         organization: str | None = None,
         project: str | None = None,
-        key_name: str = "OPENAI_API_KEY",
+        key_name: str | None = None,
     ) -> None:
         self.name = name
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        self._key = Key(name, key_name, api_key or os.environ.get(key_name) or None)
-        self._organization = organization or os.environ.get("OPENAI_ORG_ID") or None
-        self._project = project or os.environ.get("OPENAI_PROJECT_ID") or None
+        self.profile = profile
+        found = os.environ.get(profile.address_variable) if profile.address_variable else None
+        self._base_url = self._address(base_url or found or profile.address)
+        variable = key_name or profile.key_variable
+        self._key = Key(name, variable, api_key or os.environ.get(variable) or None)
+        theirs = profile is OPENAI  # nobody else is told of an organization at OpenAI
+        self._organization = organization or (os.environ.get("OPENAI_ORG_ID") if theirs else None) or None
+        self._project = project or (os.environ.get("OPENAI_PROJECT_ID") if theirs else None) or None
         self.traits = Traits(
-            searchable=True, fenced=True, endpoints=ENDPOINTS, retention="results 30 days", credentials=(key_name,)
+            searchable=True,
+            fenced=profile.fenced,
+            endpoints=profile.endpoints,
+            retention=profile.retention,
+            credentials=(variable,),
         )
 
+    def _address(self, given: str) -> str:
+        """The address that paths are put after, out of what a person wrote."""
+        return given
+
     def limits(self, endpoint: str) -> Limits:  # noqa: ARG002  (the same for every endpoint: one input a row)
-        return Limits(
-            requests=50_000,
-            file_bytes=200_000_000,
-            line_bytes=10_000_000,
-            source="developers.openai.com/api/docs/guides/batch, read 2026-11-21 (line_bytes: our own bound)",
-        )
+        return self.profile.limits
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
@@ -122,18 +132,20 @@ class OpenAIBatch:
         mode: str,
         schema_name: str,
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint not in ENDPOINTS:
+        if endpoint not in self.profile.endpoints:
             raise UsageError(
                 f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
                 where="[model] endpoint",
                 effect="nothing was written",
-                hint="use one of " + ", ".join(ENDPOINTS),
+                hint="use one of " + ", ".join(self.profile.endpoints),
             )
         body: dict[str, Any] = {"model": model}
-        if endpoint in ("/v1/embeddings", "/v1/moderations"):
+        if endpoint in (EMBEDDINGS, MODERATIONS):
             body["input"] = prompt if system is None else f"{system}\n\n{prompt}"
             return merged(body, params, OWN), ()
-        chat = endpoint == "/v1/chat/completions"
+        chat = endpoint == CHAT
+        caps = self.profile.caps if chat else ("max_output_tokens",)
+        params, told = in_words_of(params, caps=caps, nested_effort=not chat)
         if chat:
             messages = [] if system is None else [{"role": "system", "content": system}]
             body["messages"] = [*messages, {"role": "user", "content": prompt}]
@@ -145,22 +157,29 @@ class OpenAIBatch:
         if schema is not None and mode != "prompt":
             sent, strict, notes = strict_form(schema)
             body |= _schema_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
-        return merged(body, params, OWN), notes
+        return merged(body, params, OWN), notes + told
 
     def encode(self, request: Request) -> bytes:
-        line = {"custom_id": request.custom_id, "method": "POST", "url": request.endpoint, "body": request.body}
-        return orjson.dumps(line)
+        way = {"method": "POST", "url": request.endpoint} if self.profile.methods else {}
+        return orjson.dumps({"custom_id": request.custom_id, **way, "body": request.body})
 
     def check_line(self, line: bytes, endpoint: str, model: str) -> str | None:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             return f"not JSON: {error}"
-        if not isinstance(value, dict) or value.keys() != {"custom_id", "method", "url", "body"}:
-            return "not an object with exactly custom_id, method, url and body"
+        keys = ("custom_id", "method", "url", "body") if self.profile.methods else ("custom_id", "body")
+        if not isinstance(value, dict) or value.keys() != set(keys):
+            return f"not an object with exactly {', '.join(keys)}"
         body = value["body"]
-        if value["method"] != "POST" or value["url"] != endpoint or not isinstance(body, dict):
+        if (
+            value.get("method", "POST") != "POST"
+            or value.get("url", endpoint) != endpoint
+            or not isinstance(body, dict)
+        ):
             return f"not a POST to {endpoint}"
+        if NEEDED[endpoint] not in body:
+            return f"a body for {endpoint} has `{NEEDED[endpoint]}`"
         if body.get("model") != model:
             return f"model is {body.get('model')!r}, the batch is for {model!r}"
         if "stream" in body or "background" in body:
@@ -173,6 +192,7 @@ class OpenAIBatch:
     # --- the account ----------------------------------------------------------------------------------------------
 
     def account(self) -> str:
+        self._placed()
         place = "loopback" if is_local(self._base_url) else host(self._base_url)
         parts = (self.name, place, self._organization or "", self._project or "", self._key.checked())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -184,30 +204,67 @@ class OpenAIBatch:
     @cached_property
     def _sdk(self) -> Any:
         key = self._key.checked()
-        check_address(self._base_url)
+        self._placed()
+        return self._client(key)
+
+    def _placed(self) -> None:
+        if self._base_url:
+            check_address(self._base_url, self.profile.address_variable)
+            return
+        raise UsageError(
+            f"provider `{self.name}` needs an address",
+            where="[model] base_url",
+            effect="nothing was sent",
+            hint=f'set {self.profile.address_variable}, or add base_url = "https://..." under [model]',
+        )
+
+    def _client(self, key: str) -> Any:
         import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
+
+        client = openai.OpenAI(organization=self._organization, project=self._project, **self._manners(), api_key=key)
+        if self.profile is not OPENAI:  # the SDK has read variables that are for OpenAI's servers alone
+            client.organization, client.project = self._organization, self._project
+            client._custom_headers = {}
+        return client
+
+    def _manners(self) -> dict[str, Any]:
+        """How every client of this SDK is set: where, how long, and never twice."""
+        import openai
 
         # By default the SDK repeats a lost `create` twice and sends no idempotency key: three bills. And it follows
         # redirects, which would carry a request to an address nobody configured.
-        return openai.OpenAI(
-            api_key=key,
-            base_url=self._base_url,
-            organization=self._organization,
-            project=self._project,
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(
+        return {
+            "base_url": self._base_url,
+            "max_retries": 0,
+            "http_client": openai.DefaultHttpxClient(
                 base_url=self._base_url,
                 follow_redirects=False,
                 trust_env=not is_local(self._base_url),  # a proxy is for what leaves this machine
                 timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             ),
-        )
+        }
+
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """The raw answer to a call that the SDK has no name for."""
+        import httpx2
+
+        options: dict[str, Any] = {"headers": dict(headers or {}), "params": dict(query or {})}
+        more = {} if body is None else {"body": body}
+        return getattr(self._sdk, method)(path, cast_to=httpx2.Response, options=options, **more)
 
     # --- the wire -------------------------------------------------------------------------------------------------
 
     def stage(self, chunk: Path, *, name: str) -> str:
         with chunk.open("rb") as file:  # an open handle is streamed; a path would be read whole
-            answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose="batch")
+            answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose=self.profile.purpose)
         return identity(answer, "upload")
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
@@ -238,10 +295,11 @@ class OpenAIBatch:
                 if marked or reads:
                     by = "mark and input" if marked and reads else "mark" if marked else "input"
                     word = str(batch.get("status"))
-                    found[batch["id"]] = Candidate(batch["id"], whole(batch.get("created_at")), word, by)
+                    found[batch["id"]] = Candidate(batch["id"], epoch(batch.get("created_at")), word, by)
             # The order of the list is not documented: one old item proves nothing, a whole old page does.
-            old = all((whole(batch.get("created_at")) or since) < since for batch in batches)
-            if not batches or old or not page.get("has_more", len(batches) >= PAGE_BATCHES):
+            old = all((epoch(batch.get("created_at")) or since) < since for batch in batches)
+            full = self.profile.paged and len(batches) >= PAGE_BATCHES
+            if not batches or old or not page.get("has_more", full):
                 break
             after = str(batches[-1]["id"])
             if after in seen:
@@ -257,7 +315,7 @@ class OpenAIBatch:
         batch = json_object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
         if batch.get("id") != batch_id:
             raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
-        return status_of(batch)
+        return status_of(batch, self.profile)
 
     def results(self, handle: str) -> Iterator[bytes]:
         with self._sdk.files.with_streaming_response.content(
@@ -283,9 +341,8 @@ class OpenAIBatch:
         import openai
 
         started = time.monotonic()
-        path = endpoint.removeprefix("/v1")
         try:
-            answer = self._sdk.post(path, cast_to=object, body=orjson.loads(body))
+            answer = self._sdk.post(endpoint.removeprefix("/v1"), cast_to=object, body=orjson.loads(body))
         except openai.APIStatusError as error:
             transient = error.status_code in (401, 403, 404, 408, 409, 429) or error.status_code >= 500
             if transient or error.status_code < 400:
@@ -328,8 +385,8 @@ class OpenAIBatch:
             return NotFound(text, where=where, hint="check the address and that the key belongs to the same project")
         if status in (400, 413, 422):
             return Rejected(text, where=where, effect="nothing was billed")
-        if status == 429:
-            if code in BILLING_CODES or kind in BILLING_CODES:
+        if status in (402, 429):
+            if status == 402 or code in BILLING_CODES or kind in BILLING_CODES:
                 return Throttled(
                     text,
                     where=where,
@@ -342,14 +399,14 @@ class OpenAIBatch:
         return OutcomeUnknown(text, where=where)
 
 
-def status_of(batch: Mapping[str, Any]) -> BatchStatus:
+def status_of(batch: Mapping[str, Any], profile: Profile = OPENAI) -> BatchStatus:
     """One batch object as `BatchStatus`. Tolerates null counts, empty file ids and words it does not know."""
     word = str(batch.get("status") or "").lower()
     files = [(kind, batch.get(key)) for kind, key in (("output", "output_file_id"), ("errors", "error_file_id"))]
     counts = batch.get("request_counts")
     errors = (batch.get("errors") or {}).get("data") if isinstance(batch.get("errors"), dict) else None
     complaints = tuple(_line_error(one) for one in (errors or []) if isinstance(one, dict))
-    state = STATES.get(word, BatchState.RUNNING)
+    state = profile.states.get(word, BatchState.RUNNING)
     return BatchStatus(
         state=state,
         vendor_status=str(batch.get("status") or "unknown"),
@@ -358,10 +415,10 @@ def status_of(batch: Mapping[str, Any]) -> BatchStatus:
         counts={k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {},
         refusal=_refusal(complaints) if state is BatchState.REFUSED else None,
         errors=complaints,
-        known_word=word in STATES,
-        expires_at=batch.get("expires_at") if isinstance(batch.get("expires_at"), int) else None,
-        owes_results=word == "completed",
-        out_of_time=word == "expired",
+        known_word=word in profile.states,
+        expires_at=epoch(batch.get("expires_at")),
+        owes_results=word == profile.completed,
+        out_of_time=word == profile.expired,
         usage=openai_usage(batch.get("usage")),
     )
 

@@ -125,6 +125,7 @@ def model_settings(job: Job) -> dict[str, Any]:
         "base_url": job.model.base_url,
         "organization": job.model.organization,
         "project": job.model.project,
+        "api_version": job.model.api_version,
         "key_name": job.model.key_env,
     }
 

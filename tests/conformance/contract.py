@@ -410,9 +410,9 @@ class ProviderContract:
         sent = [orjson.loads(line) for line in chunk.read_bytes().split(b"\n") if line]
         found = self.lines_of(guarded, status, tmp_path)
         assert sorted(one["custom_id"] for one in found) == sorted(one["custom_id"] for one in sent)
-        for _, handle in status.files:
-            size = sum(len(orjson.dumps(one)) + 1 for one in found)
-            assert guarded.size_of(handle) == (size if self.says_sizes else None)
+        for kind, handle in status.files:
+            size = (tmp_path / kind).stat().st_size
+            assert guarded.size_of(handle) == ((size or None) if self.says_sizes else None)
 
     @pytest.mark.parametrize("end", ["expired", "cancelled"])
     def test_what_was_done_before_the_end_is_harvested(

@@ -22,7 +22,8 @@ from batchctl.model.batches import BatchStatus
 from batchctl.model.errors import BatchctlError
 from batchctl.providers import openai as module
 from batchctl.providers.guard import Guarded
-from batchctl.providers.openai import ENDPOINTS, STATES, OpenAIBatch
+from batchctl.providers.openai import ENDPOINTS, OpenAIBatch
+from batchctl.providers.profiles import STATES
 from tests.conformance.contract import CANARY, TAG, ProviderContract, Waits, everything
 from tests.conftest import SHARED, NewProvider
 from tests.support.emulated import Emulated
