@@ -205,7 +205,8 @@ async def _struck(
         return web.Response(body=b"", content_type="application/json")
     if fault.do == "no-id" and not isinstance(response, web.FileResponse):  # the content of a file has none to lose
         body = orjson.loads(_body_of(response) or b"{}")
-        body.pop("id", None)
+        for one in ("id", "name"):
+            body.pop(one, None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
     if fault.status is not None:
         return _refused(_refusal_of(fault, wire))

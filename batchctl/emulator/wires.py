@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
+from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
 from batchctl.emulator.process import BatchWire
 from batchctl.emulator.wire import Context, Wire
@@ -12,9 +13,13 @@ from batchctl.emulator.wire import Context, Wire
 
 def all_wires(context: Context) -> list[Wire]:
     """For the server. OpenAI's stands last: it owns all of `/v1/` that is left."""
-    return [AnthropicWire(context), OpenAIWire(context)]
+    return [AnthropicWire(context), GeminiWire(context), OpenAIWire(context)]
 
 
 def batch_wires() -> Mapping[str, BatchWire]:
     """For the worker, by the name kept with each batch."""
-    return {AnthropicWire.name: AnthropicBatches(), OpenAIWire.name: OpenAIBatches()}
+    return {
+        AnthropicWire.name: AnthropicBatches(),
+        GeminiWire.name: GeminiBatches(),
+        OpenAIWire.name: OpenAIBatches(),
+    }

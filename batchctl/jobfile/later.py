@@ -38,9 +38,9 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.where": Later("all rows would be sent", "filter the source file, and remove it"),
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
     "model.provider": Later(
-        "only openai, anthropic, openai-compatible and emulator are built",
-        "use openai, anthropic, openai-compatible or emulator",
-        works=_is("openai", "anthropic", "openai-compatible", "emulator"),
+        "only openai, anthropic, gemini, openai-compatible and emulator are built",
+        "use openai, anthropic, gemini, openai-compatible or emulator",
+        works=_is("openai", "anthropic", "gemini", "openai-compatible", "emulator"),
     ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
     "lane.deadline": Later("no deadline would be kept"),

@@ -42,9 +42,22 @@ def _anthropic(name: str, settings: Settings) -> Provider:
     )
 
 
+def _gemini(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.gemini import GeminiBatch
+
+    return GeminiBatch(
+        name=name,
+        base_url=settings.get("base_url"),
+        api_key=settings.get("api_key"),
+        key_name=settings.get("key_name") or "GEMINI_API_KEY",
+        model=settings.get("model"),
+    )
+
+
 KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "openai": _openai,
     "anthropic": _anthropic,
+    "gemini": _gemini,
     "openai-compatible": _openai,
     "emulator": _openai,
 }
@@ -52,7 +65,7 @@ AVAILABLE = tuple(KNOWN)
 
 
 def provider_for(name: str, settings: Settings) -> Provider:
-    """The provider `name` with the `[model]` settings of the job (base_url, organization, project, api_key)."""
+    """The provider `name` with the `[model]` settings of the job (model, base_url, organization, project, api_key)."""
     if name not in KNOWN:
         raise UsageError(f"provider `{name}` is not available yet", where="[model] provider", code="not_available_yet")
     return KNOWN[name](name, settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,6 +131,17 @@ def identity(answer: Any, what: str) -> str:
 def whole(value: Any) -> int | None:
     """A whole number that is not negative, or None."""
     return value if type(value) is int and value >= 0 else None
+
+
+def epoch(value: Any) -> int | None:
+    """Unix seconds of an RFC 3339 time, or None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return None
 
 
 def merged(body: dict[str, Any], params: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
