@@ -94,7 +94,10 @@ def fields(given: Any, known: frozenset[str], at: str) -> dict[str, Any]:
     need(isinstance(given, dict), f"Invalid value at '{at}': not an object")
     out: dict[str, Any] = {}
     for name, value in given.items():
-        need(camel(name) in known, f"Invalid JSON payload received. Unknown name \"{name}\" at '{at}': Cannot find field.")
+        need(
+            camel(name) in known,
+            f"Invalid JSON payload received. Unknown name \"{name}\" at '{at}': Cannot find field.",
+        )
         out[camel(name)] = value
     return out
 
@@ -102,7 +105,7 @@ def fields(given: Any, known: frozenset[str], at: str) -> dict[str, Any]:
 def generate(request: Any, *, role_needed: bool = False, more: frozenset[str] = frozenset()) -> dict[str, Any]:
     """A `GenerateContentRequest` in camelCase, or what the service refuses about it."""
     given = fields(request, REQUEST | more, "request")
-    contents = given.get("contents")
+    contents: Any = given.get("contents")
     need(isinstance(contents, list) and bool(contents), "Invalid value at 'contents': empty")
     for place, one in enumerate(contents):
         _content(one, f"contents[{place}]", role_needed=role_needed)

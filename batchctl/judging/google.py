@@ -56,7 +56,11 @@ _MODEL_FAILED = (
     "TOO_MANY_TOOL_CALLS",
     "MISSING_THOUGHT_SIGNATURE",
 )
-_GRPC = {1: Retry.USER, **dict.fromkeys((4, 8, 10, 13, 14), Retry.TRANSIENT), **dict.fromkeys((3, 5, 7, 9, 11), Retry.NEVER)}
+_GRPC = {
+    1: Retry.USER,
+    **dict.fromkeys((4, 8, 10, 13, 14), Retry.TRANSIENT),
+    **dict.fromkeys((3, 5, 7, 9, 11), Retry.NEVER),
+}
 """What a row's error code means for sending it again (google.rpc.Code); other codes mean nothing that is known."""
 _TRANSIENT = frozenset((408, 429, 500, 502, 503, 504))
 _NEVER = frozenset((400, 404, 413, 422))
@@ -239,7 +243,9 @@ def _arguments(calls: list[Any]) -> str:
     try:
         return orjson.dumps(calls[0]).decode()
     except TypeError as error:  # a lone surrogate, or a number beyond 64 bits
-        raise Unusable(Reason.INVALID_JSON, f"the arguments of a function call are no JSON: {error}", Retry.CHANGE) from error
+        raise Unusable(
+            Reason.INVALID_JSON, f"the arguments of a function call are no JSON: {error}", Retry.CHANGE
+        ) from error
 
 
 def _vector(embedding: Any) -> list[Any]:

@@ -143,7 +143,8 @@ class GeminiBatch:
 
     def account(self) -> str:
         place = "loopback" if is_local(self._base_url) else host(self._base_url)
-        return hashlib.sha256("\0".join((self.name, place, self._key.checked())).encode()).hexdigest()
+        parts = (self.name, place, self._key.checked())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def close(self) -> None:
         self._rest.close()

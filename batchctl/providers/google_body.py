@@ -28,7 +28,9 @@ _SETTINGS = (
 )
 SETTINGS = frozenset(_SETTINGS.split())
 """Fields of `generationConfig`."""
-TOP = frozenset("safetySettings tools toolConfig cachedContent labels modelArmorConfig generationConfig".split())
+TOP = frozenset(
+    ["safetySettings", "tools", "toolConfig", "cachedContent", "labels", "modelArmorConfig", "generationConfig"]
+)
 OWN = ("model", "contents", "content", "systemInstruction", "system_instruction")
 FOREIGN = ("max_tokens", "max_completion_tokens")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
@@ -87,7 +89,9 @@ def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tupl
         name = camel(key)
         if name == "generationConfig":
             if not isinstance(value, Mapping):
-                raise UsageError("`generationConfig` must be a table", where="[model] params", effect="nothing was written")
+                raise UsageError(
+                    "`generationConfig` must be a table", where="[model] params", effect="nothing was written"
+                )
             config |= _camel_keys(value)
         elif name in SETTINGS:
             config[name] = value

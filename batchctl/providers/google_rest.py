@@ -146,9 +146,7 @@ def outcome(
     return None
 
 
-def _of_status(
-    error: ApiError, name: str, where: str, hidden: Callable[[str], str], credentials: str
-) -> BatchctlError:
+def _of_status(error: ApiError, name: str, where: str, hidden: Callable[[str], str], credentials: str) -> BatchctlError:
     status, reasons = error.status, error.reasons
     word = str(error.error.get("status") or "")
     said = str(error.error.get("message") or "no message")
@@ -167,7 +165,9 @@ def _of_status(
     if status in (401, 403) or (status == 400 and reasons & KEY_REASONS):
         return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {credentials}")
     if status == 404:
-        return NotFound(text, where=where, hint="check the model's name, and that the credentials are of the same project")
+        return NotFound(
+            text, where=where, hint="check the model's name, and that the credentials are of the same project"
+        )
     if status in (400, 405, 413, 422):
         return Rejected(text, where=where, effect="nothing was billed")
     if status == 429:

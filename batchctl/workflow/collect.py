@@ -14,9 +14,9 @@ from typing import BinaryIO
 import orjson
 
 from batchctl.files import PART, crash_point, open_private, sha256_of, storage_failed, sync_directory, write_file
+from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk, Intent
-from batchctl.judging.wires import READERS
 from batchctl.model.batches import BatchStatus, LineError
 from batchctl.model.errors import ProviderError
 from batchctl.providers.guard import Guarded

@@ -94,9 +94,7 @@ def expected(chunks: Path, number: int) -> dict[bytes, int]:
     return ids
 
 
-def index(
-    paths: list[Path], wanted: Mapping[bytes, int], id_field: str = "custom_id", *, exact: bool = False
-) -> Index:
+def index(paths: list[Path], wanted: Mapping[bytes, int], id_field: str = "custom_id", *, exact: bool = False) -> Index:
     """Find every result line of a chunk. Split at LF only; lines that join nothing are counted, never guessed at.
 
     The quick way takes the first `id_field` it reads in a line, which the judging pass then verifies against the parsed

@@ -149,9 +149,7 @@ class TestGemini(ProviderContract):
         with pytest.raises(Rejected):
             slow.cancel(batch_id)
 
-    def test_embeddings_have_a_method_of_their_own(
-        self, server: GeminiEmulated, tmp_path: Path, waits: Waits
-    ) -> None:
+    def test_embeddings_have_a_method_of_their_own(self, server: GeminiEmulated, tmp_path: Path, waits: Waits) -> None:
         provider = GeminiBatch(base_url=server.url, api_key=CANARY, model="gemini-embedding-001")
         (endpoint,) = provider.traits.endpoints
         assert endpoint == "models/gemini-embedding-001:embedContent"

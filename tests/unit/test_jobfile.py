@@ -530,10 +530,10 @@ def test_sources_and_providers_that_come_later() -> None:
     for path in ('"s3://bucket/x.csv"', '["a.csv", "gs://bucket/x.csv"]'):
         error = refused(SMALLEST.replace('"messages.csv"', path))
         assert error.what == "`source.path` is not available yet: sources in object storage cannot be read"
-    for provider in ("azure-openai", "gemini", "vertex", "bedrock", "mistral", "together"):
+    for provider in ("azure-openai", "vertex", "bedrock", "mistral", "together"):
         error = refused(SMALLEST.replace('"openai"', f'"{provider}"'))
         assert (error.code, error.where) == ("not_available_yet", ("job.toml:6",))
-        assert error.hint == "use openai, anthropic, openai-compatible or emulator"
+        assert error.hint == "use openai, anthropic, gemini, openai-compatible or emulator"
 
 
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
