@@ -6,8 +6,6 @@ file; only succeeded rows are billed.
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +14,7 @@ import orjson
 from batchctl.emulator.anthropic_checks import RefusedError, message_params, odd
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.process import Made
-from batchctl.emulator.saying import Answer, Asked, Said, say, used_of, words
+from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of, words
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
 
@@ -27,11 +25,6 @@ ERRORS = {
     "timeout": ("timeout_error", "Request timed out.", 504),
     "unknown": ("mystery_error", "Something new.", 500),
 }
-_BOUNDS = re.compile(r"\{[^{}]*\}$")
-_BOUND = re.compile(
-    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems)"
-    r": (-?[0-9]+(?:\.[0-9]+)?)"
-)
 _UNDONE = {"batch_expired": "expired", "batch_cancelled": "canceled"}
 
 
@@ -42,7 +35,7 @@ class _Message(Asked):
         self.cap = params["max_tokens"]
         self.prompt = words(params["messages"])
         form = (params.get("output_config") or {}).get("format") or {}
-        self.schema = _as_read(orjson.dumps(form["schema"])) if "schema" in form else None
+        self.schema = as_read(orjson.dumps(form["schema"])) if "schema" in form else None
         choice = params.get("tool_choice") or {}
         tools = {tool.get("name"): tool for tool in params.get("tools") or ()}
         if choice.get("type") == "any" and tools:
@@ -50,25 +43,7 @@ class _Message(Asked):
         elif choice.get("type") == "tool":
             self.tool = choice["name"]
         if self.tool:
-            self.schema = _as_read(orjson.dumps(tools[self.tool]["input_schema"]))
-
-
-@lru_cache(maxsize=64)
-def _as_read(schema: bytes) -> Any:
-    """The schema with the bounds that stand in descriptions, as `{minimum: 1, maximum: 4}`: a model reads those too."""
-
-    def read(value: Any) -> Any:
-        if isinstance(value, list):
-            return [read(one) for one in value]
-        if not isinstance(value, dict):
-            return value
-        out = {key: read(one) for key, one in value.items()}
-        found = _BOUNDS.search(value["description"]) if isinstance(value.get("description"), str) else None
-        for key, number in _BOUND.findall(found[0]) if found else ():
-            out.setdefault(key, orjson.loads(number))
-        return out
-
-    return read(orjson.loads(schema))
+            self.schema = as_read(orjson.dumps(tools[self.tool]["input_schema"]))
 
 
 def answer(

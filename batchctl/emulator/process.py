@@ -389,7 +389,8 @@ def _oddities(settings: Settings, batch_id: str, wire: BatchWire, batch: Any, ou
             file.write(maker.stranger(None))
     if "both-files" in words and first:
         with (output if wire.one_file else errors).open("ab") as file:
-            file.write(maker.undone(orjson.loads(first)["custom_id"], "batch_expired"))
+            line = orjson.loads(first)
+            file.write(maker.undone(line.get("custom_id") or line.get("key"), "batch_expired"))
     if words & {"crlf", "blank"}:
         other = output.with_suffix(".odd")
         with output.open("rb") as file, private_file(other) as out:

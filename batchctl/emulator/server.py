@@ -206,7 +206,8 @@ async def _struck(
     if fault.do == "no-id" and not isinstance(response, web.FileResponse):  # the content of a file has none to lose
         body = orjson.loads(_body_of(response) or b"{}")
         for part in (body, *(one for one in body.values() if isinstance(one, dict))):  # some answer with a wrapper
-            part.pop("id", None)
+            for word in ("id", "name"):
+                part.pop(word, None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
     if fault.status is not None:
         return _refused(_refusal_of(fault, wire))

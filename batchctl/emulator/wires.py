@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
 from batchctl.emulator.azure_wire import AzureBatches, AzureWire
+from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.groq_wire import GroqBatches, GroqWire
 from batchctl.emulator.mistral_wire import MistralBatches, MistralWire
 from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
@@ -19,6 +20,7 @@ def all_wires(context: Context) -> list[Wire]:
     return [
         AnthropicWire(context),
         AzureWire(context),
+        GeminiWire(context),
         GroqWire(context),
         MistralWire(context),
         TogetherWire(context),
@@ -34,5 +36,6 @@ def batch_wires() -> Mapping[str, BatchWire]:
         GroqWire.name: GroqBatches(),
         MistralWire.name: MistralBatches(),
         TogetherWire.name: TogetherBatches(),
+        GeminiWire.name: GeminiBatches(),
         OpenAIWire.name: OpenAIBatches(),
     }

@@ -38,9 +38,11 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.where": Later("all rows would be sent", "filter the source file, and remove it"),
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
     "model.provider": Later(
-        "gemini, vertex and bedrock are not built",
-        "use openai, azure-openai, anthropic, mistral, together, openai-compatible or emulator",
-        works=_is("openai", "azure-openai", "anthropic", "mistral", "together", "openai-compatible", "emulator"),
+        "vertex and bedrock are not built",
+        "use openai, azure-openai, anthropic, gemini, mistral, together, openai-compatible or emulator",
+        works=_is(
+            "openai", "azure-openai", "anthropic", "gemini", "mistral", "together", "openai-compatible", "emulator"
+        ),
     ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
     "lane.deadline": Later("no deadline would be kept"),

@@ -8,19 +8,25 @@ from typing import Any
 
 from batchctl.judging.anthropic import anthropic_body, anthropic_http_error, anthropic_line
 from batchctl.judging.extracted import Extracted
+from batchctl.judging.google import google_body, google_http_error, google_line
 from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Three places an answer is read from: a result line, a live body with status 200, a live error."""
+    """Three places an answer is read from: a result line, a live body with status 200, a live error.
+
+    `id_field` is what a result line calls the custom_id of its request.
+    """
 
     line: Callable[[Any, str, str], Extracted]
     body: Callable[[Any, str, str], Extracted]
     http_error: Callable[[int | None, Any], Extracted]
+    id_field: str = "custom_id"
 
 
 READERS: Mapping[str, Reader] = {
     "openai": Reader(openai_line, openai_body, openai_http_error),
     "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error),
+    "google": Reader(google_line, google_body, google_http_error, id_field="key"),
 }

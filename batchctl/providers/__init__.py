@@ -68,10 +68,23 @@ def _anthropic(name: str, settings: Settings) -> Provider:
     )
 
 
+def _gemini(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.gemini import GeminiBatch
+
+    return GeminiBatch(
+        name=name,
+        base_url=settings.get("base_url"),
+        api_key=settings.get("api_key"),
+        key_name=settings.get("key_name") or "GEMINI_API_KEY",
+        model=settings.get("model"),
+    )
+
+
 KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "openai": _openai,
     "azure-openai": _azure,
     "anthropic": _anthropic,
+    "gemini": _gemini,
     "mistral": _mistral,
     "together": _together,
     "openai-compatible": _compatible,
@@ -81,7 +94,7 @@ AVAILABLE = tuple(KNOWN)
 
 
 def provider_for(name: str, settings: Settings) -> Provider:
-    """The provider `name` with the `[model]` settings of the job (base_url, organization, project, api_version, api_key)."""
+    """The provider `name` with the `[model]` settings of the job: model, base_url, api_key and what is its own."""
     if name not in KNOWN:
         raise UsageError(f"provider `{name}` is not available yet", where="[model] provider", code="not_available_yet")
     return KNOWN[name](name, settings)

@@ -20,7 +20,6 @@ import os
 import re
 import time
 from collections.abc import Container, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from batchctl.providers.chunk_body import asks, joined, joined_size, lines_in, o
 from batchctl.providers.http import (
     Key,
     check_address,
+    epoch,
     has_id,
     host,
     identity,
@@ -251,7 +251,7 @@ class AnthropicBatch:
         for batch in self._listed(since):
             if batch["id"] in known or batch["id"] in found:
                 continue
-            created = _epoch(batch.get("created_at"))
+            created = epoch(batch.get("created_at"))
             requests = _requests(batch)
             if (created is not None and created < since) or (requests is not None and requests != size):
                 continue
@@ -272,7 +272,7 @@ class AnthropicBatch:
             if not isinstance(batches, list) or not all(isinstance(one, dict) and has_id(one) for one in batches):
                 raise OutcomeUnknown(f"{self.name} answered with something else than a list of batches")
             yield from batches
-            old = all((_epoch(one.get("created_at")) or since) < since for one in batches)
+            old = all((epoch(one.get("created_at")) or since) < since for one in batches)
             if not batches or old or not page.get("has_more", len(batches) >= PAGE_BATCHES):
                 return
             after = str(batches[-1]["id"])
@@ -441,7 +441,7 @@ def status_of(batch: Mapping[str, Any]) -> BatchStatus:
         files=(("output", batch_id),) if there else (),
         counts=counts,
         known_word=word in STATES,
-        expires_at=_epoch(batch.get("expires_at")),
+        expires_at=epoch(batch.get("expires_at")),
         owes_results=ended,
         out_of_time=ended and counts.get("expired", 0) > 0,
     )
@@ -453,14 +453,3 @@ def _requests(batch: Mapping[str, Any]) -> int | None:
     if not isinstance(counts, dict) or not counts or any(whole(one) is None for one in counts.values()):
         return None
     return sum(counts.values())
-
-
-def _epoch(value: Any) -> int | None:
-    """Unix seconds of an RFC 3339 time, or None."""
-    if not isinstance(value, str):
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
-        return None

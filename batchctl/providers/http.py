@@ -135,13 +135,13 @@ def whole(value: Any) -> int | None:
 
 def epoch(value: Any) -> int | None:
     """Unix seconds of a time that is a number, or RFC 3339 as some servers write it; None when it is neither."""
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return None
+    if not isinstance(value, str):
+        return whole(value)
+    try:
+        moment = datetime.fromisoformat(value)
         return whole(int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
-    return whole(value)
+    except (ValueError, OverflowError):
+        return None
 
 
 def merged(body: dict[str, Any], params: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:

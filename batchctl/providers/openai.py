@@ -221,21 +221,24 @@ class OpenAIBatch:
     def _client(self, key: str) -> Any:
         import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
 
-        client = openai.OpenAI(organization=self._organization, project=self._project, **self._manners(), api_key=key)
+        client = openai.OpenAI(
+            organization=self._organization, project=self._project, api_key=key, max_retries=0, **self._manners()
+        )
         if self.profile is not OPENAI:  # the SDK has read variables that are for OpenAI's servers alone
             client.organization, client.project = self._organization, self._project
             client._custom_headers = {}
         return client
 
     def _manners(self) -> dict[str, Any]:
-        """How every client of this SDK is set: where, how long, and never twice."""
+        """How every client of this SDK is set: where, and for how long.
+
+        It also gets `max_retries=0`: by default the SDK repeats a lost `create` twice and sends no idempotency key, which
+        is three bills. And it would follow redirects, which carry a request to an address nobody configured.
+        """
         import openai
 
-        # By default the SDK repeats a lost `create` twice and sends no idempotency key: three bills. And it follows
-        # redirects, which would carry a request to an address nobody configured.
         return {
             "base_url": self._base_url,
-            "max_retries": 0,
             "http_client": openai.DefaultHttpxClient(
                 base_url=self._base_url,
                 follow_redirects=False,

@@ -33,7 +33,6 @@ from batchctl.prices import Rates
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 LINE_BYTES = 64_000_000  # a longer line is not an answer
 BATCH_ROWS = 500
-_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]*)"')
 BOM = b"\xef\xbb\xbf"
 
 
@@ -95,17 +94,21 @@ def expected(chunks: Path, number: int) -> dict[bytes, int]:
     return ids
 
 
-def index(paths: list[Path], wanted: Mapping[bytes, int], *, exact: bool = False) -> Index:
+def index(paths: list[Path], wanted: Mapping[bytes, int], id_field: str = "custom_id", *, exact: bool = False) -> Index:
     """Find every result line of a chunk. Split at LF only; lines that join nothing are counted, never guessed at.
 
-    The quick way takes the first `custom_id` it reads in a line, which the judging pass then verifies against the
-    parsed line; `exact` parses every line here.
+    The quick way takes the first `id_field` it reads in a line, which the judging pass then verifies against the parsed
+    line; a line in which it names no request of the chunk is parsed. `exact` parses every line here.
     """
     found = Index([None] * len(wanted))
+    quick = re.compile(rb'"%b"\s*:\s*"([^"\\]*)"' % id_field.encode())
     for number, path in enumerate(paths):
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             for offset, line in numbered(file):
-                custom_id = _parsed_id(line) if exact else _quick_id(line)
+                match = None if exact else quick.search(line)
+                custom_id = match[1] if match else None
+                if exact or (match and match[1] not in wanted):
+                    custom_id = _parsed_id(line, id_field) or custom_id
                 if custom_id is None:
                     found.quarantined["blank" if not line.strip(b" \t\r\n\0") else "unreadable"] += 1
                     continue
@@ -132,17 +135,12 @@ def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         offset += len(line)
 
 
-def _quick_id(line: bytes) -> bytes | None:
-    match = _CUSTOM_ID.search(line)
-    return match[1] if match else None
-
-
-def _parsed_id(line: bytes) -> bytes | None:
+def _parsed_id(line: bytes, id_field: str) -> bytes | None:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    custom_id = value.get("custom_id") if isinstance(value, dict) else None
+    custom_id = value.get(id_field) if isinstance(value, dict) else None
     return custom_id.encode("utf-8", "surrogatepass") if isinstance(custom_id, str) else b""
 
 
@@ -183,7 +181,7 @@ def _judge(task: Task, *, exact: bool) -> Judged:
     judge = Judge(schema, parse=task.parse, review_refused=task.review_refused)
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, exact=exact)
+    found = index(paths, ids, READERS[task.wire].id_field, exact=exact)
     complaints = _complaints(task)
     counter = _Counter(task)
     target = task.results / verdicts_name(task.number, task.attempt)

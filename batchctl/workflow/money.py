@@ -23,8 +23,8 @@ from batchctl.prices import Price, as_usd, find, override, picos, usd_text
 from batchctl.prices.lookup import Lane
 from batchctl.workflow.workspace import Plan, Workspace
 
-CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
-NO_OUTPUT = ("/v1/embeddings", "/v1/moderations")
+CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "maxOutputTokens")
+NO_OUTPUT = ("/v1/embeddings", "/v1/moderations", ":embedContent")
 UNBOOKED = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED, ChunkState.FETCHED)
 DENSER = (11, 10)  # a request may have so many tokens a byte more than the densest of the sample
 
@@ -154,7 +154,7 @@ def cost_line(db: Any, run: queries.Run, balance: dict[str, int]) -> str | None:
 
 def output_cap(plan: Plan) -> int | None:
     """Output tokens one request can have at most, by its params; None without a cap."""
-    if plan.endpoint in NO_OUTPUT:
+    if plan.endpoint.endswith(NO_OUTPUT):
         return 0
     params = plan.job.model.params
     found = next((params[key] for key in CAP_KEYS if isinstance(params.get(key), int)), None)

@@ -122,6 +122,7 @@ class Plan:
 
 def model_settings(job: Job) -> dict[str, Any]:
     return {
+        "model": job.model.name,
         "base_url": job.model.base_url,
         "organization": job.model.organization,
         "project": job.model.project,

@@ -15,7 +15,7 @@ BROKEN = {
     "misplaced-key": JOB + "[limits]\nmin_valid = '90%'\n",
     "wrong-type": JOB + "[limits]\nmax_rows = 'many'\n",
     "wrong-value": JOB.replace('"emulator"', '"openia"'),
-    "provider-to-come": JOB.replace('"emulator"', '"gemini"'),
+    "provider-to-come": JOB.replace('"emulator"', '"bedrock"'),
     "keys-to-come": JOB + '[lane]\ndeadline = "5d"\n[[publish]]\nto = "out.csv"\n',
     "a-key": JOB.replace('"gpt-5-mini"', '"gpt-5-mini", api_key = "sk-proj-abcdefgh12345678"'),
     "variable-not-set": JOB.replace('"gpt-5-mini"', '"${MODEL}"'),

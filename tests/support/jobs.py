@@ -66,6 +66,7 @@ class JobFolder:
             "HOME": str(path),
             "OPENAI_API_KEY": KEY,
             "ANTHROPIC_API_KEY": KEY,
+            "GEMINI_API_KEY": KEY,
             "SSL_CERT_DIR": str(path),  # nothing here speaks TLS, and reading certificates takes its time
             "BATCHCTL_SETTLE_SECONDS": "0.05",
             "BATCHCTL_POLL_SECONDS": "0.05",
@@ -73,10 +74,13 @@ class JobFolder:
             "BATCHCTL_YES": "1",
         }
         self.strangers: set[str] = set()  # batches at the provider that somebody else made
-        self.marked = True  # False: the wire keeps no mark with a batch, and the provider is this job's alone
+        self.marked = True  # False: the wire keeps no name of the run with a batch; the provider is this job's alone
+        self.sets: list[str] = []
+        """`--set` for every command that reads the job file."""
         if provider is not None:
             self.env["OPENAI_BASE_URL"] = provider.base_url
             self.env["ANTHROPIC_BASE_URL"] = provider.url
+            self.env["BATCHCTL_GEMINI_BASE_URL"] = provider.url
 
     # --- files ---
 
@@ -99,7 +103,7 @@ class JobFolder:
             writer.writerows(listed)
         (self.path / "prompt.md").write_text(prompt)
         (self.path / "schema.json").write_text(json.dumps(schema))
-        self.marked = '"anthropic"' not in keys.get("model", "")
+        self.marked = not any(f'"{name}"' in keys.get("model", "") for name in ("anthropic", "gemini", "vertex"))
         tables = {
             "source": 'path = "rows.csv"\nid = "id"',
             "prompt": 'file = "prompt.md"',

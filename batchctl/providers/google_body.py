@@ -1,0 +1,160 @@
+"""Requests of Gemini and Vertex: `GenerateContentRequest` and `EmbedContentRequest`, and their lines.
+
+A line is `{"key": "<row id>", "request": {...}}`. The model is no part of it: it stands in the endpoint, which is the
+last part of the vendor's own address (`models/gemini-2.5-flash:generateContent`). Field names are emitted in camelCase,
+as the vendor has them; `params` may use either spelling, and settings of `generationConfig` may stand at their top.
+
+Field names: aiplatform v1 discovery of 2026-11-06 and ai.google.dev/api/generate-content, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from batchctl.model.errors import UsageError
+from batchctl.providers.google_schema import schema_part
+from batchctl.providers.http import merged
+
+GENERATE, EMBED = "generateContent", "embedContent"
+_SETTINGS = (
+    "temperature topP topK candidateCount maxOutputTokens stopSequences presencePenalty frequencyPenalty "
+    "responseLogprobs logprobs seed thinkingConfig responseModalities speechConfig mediaResolution audioTimestamp "
+    "routingConfig modelConfig imageConfig enableAffectiveDialog enableEnhancedCivicAnswers responseMimeType "
+    "responseSchema responseJsonSchema"
+)
+SETTINGS = frozenset(_SETTINGS.split())
+"""Fields of `generationConfig`."""
+TOP = frozenset(
+    ["safetySettings", "tools", "toolConfig", "cachedContent", "labels", "modelArmorConfig", "generationConfig"]
+)
+OWN = ("model", "contents", "content", "systemInstruction", "system_instruction")
+FOREIGN = ("max_tokens", "max_completion_tokens")
+BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
+"""`reasoning.effort` in tokens for models before Gemini 3, which know no levels (ai.google.dev/gemini-api/docs/openai,
+read 2026-11-21; `minimal` is ours, the smallest that every such model takes)."""
+LEVELS = {"none": "MINIMAL", "minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
+_BUDGET_MODELS = re.compile(r"gemini-(?:1|2)[.-]")
+_KEY = re.compile(r"[ -~]{1,200}")
+
+
+def method_of(model: str) -> str:
+    """Embedding models answer to another method than all others."""
+    return EMBED if "embedding" in model else GENERATE
+
+
+def body(
+    *,
+    model: str,
+    prompt: str,
+    system: str | None,
+    params: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    mode: str,
+    schema_name: str,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The request for one row, and notes. `UsageError` for what the vendor would refuse in every row."""
+    foreign = next((one for one in FOREIGN if one in params), None)
+    if foreign is not None:
+        raise UsageError(
+            f"the provider knows no `{foreign}`: every request would be refused",
+            where="[model] params",
+            effect="nothing was written",
+            hint=f"write max_output_tokens = {params[foreign]}",
+        )
+    if method_of(model) == EMBED:
+        text = prompt if system is None else f"{system}\n\n{prompt}"
+        return merged({"content": {"parts": [{"text": text}]}}, _camel_keys(params), OWN), ()
+    request: dict[str, Any] = {}
+    if system is not None:
+        request["systemInstruction"] = {"parts": [{"text": system}]}
+    request["contents"] = [{"role": "user", "parts": [{"text": prompt}]}]
+    notes: tuple[str, ...] = ()
+    if schema is not None and mode != "prompt":
+        part, notes = schema_part(schema, tool=mode == "tool", name=schema_name)
+        request |= part
+    given, told = _placed(params, model)
+    return merged(request, given, OWN), (*told, *notes)
+
+
+def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`params` where the vendor wants them, and notes on what was translated."""
+    top: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    for key, value in params.items():
+        name = camel(key)
+        if name == "generationConfig":
+            if not isinstance(value, Mapping):
+                raise UsageError(
+                    "`generationConfig` must be a table", where="[model] params", effect="nothing was written"
+                )
+            config |= _camel_keys(value)
+        elif name in SETTINGS:
+            config[name] = value
+        elif key == "reasoning":
+            config["thinkingConfig"], notes = _thinking(value, model)
+        else:
+            top[name if name in TOP else key] = value
+    if config.get("candidateCount", 1) != 1:
+        raise UsageError(
+            "one answer is kept for each row: `candidateCount` must be 1",
+            where="[model] params",
+            effect="nothing was written",
+            hint="remove it",
+        )
+    return (top | {"generationConfig": config} if config else top), notes
+
+
+def _thinking(value: Any, model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`reasoning = {effort = "low"}`, as other providers have it, in this vendor's words."""
+    effort = value.get("effort") if isinstance(value, Mapping) and len(value) == 1 else None
+    if effort not in LEVELS:
+        raise UsageError(
+            "`reasoning` can only hold `effort`, one of " + ", ".join(LEVELS),
+            where="[model] params",
+            effect="nothing was written",
+            hint="write thinkingConfig = { ... } as the provider has it",
+        )
+    if _BUDGET_MODELS.match(model.rpartition("/")[2]):
+        return {"thinkingBudget": BUDGETS[effort]}, (f"reasoning: sent as thinkingBudget {BUDGETS[effort]:,}",)
+    return {"thinkingLevel": LEVELS[effort]}, (f"reasoning: sent as thinkingLevel {LEVELS[effort]}",)
+
+
+def camel(name: str) -> str:
+    """`max_output_tokens` as `maxOutputTokens`; what is in camelCase stays."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def _camel_keys(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {camel(key): value for key, value in params.items()}
+
+
+def encode(custom_id: str, request: Mapping[str, Any]) -> bytes:
+    """One line; the id stands first, where it is looked for."""
+    return orjson.dumps({"key": custom_id, "request": request})
+
+
+def line_problem(line: bytes, method: str) -> str | None:
+    """What the vendor would refuse about a line, or None. A broken line fails the whole job there, without its number."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return f"not JSON: {error}"
+    if not isinstance(value, dict) or value.keys() != {"key", "request"}:
+        return "not an object with exactly key and request"
+    if not isinstance(value["key"], str) or not _KEY.fullmatch(value["key"]):
+        return "key is not 1 to 200 printable characters"
+    request = value["request"]
+    if not isinstance(request, dict):
+        return "request is not an object"
+    if "model" in request:
+        return "`model` stands in the endpoint, not in the request"
+    wanted, other = ("content", "contents") if method == EMBED else ("contents", "content")
+    if not request.get(wanted) or other in request:
+        return f"no request for {method}"
+    return None
