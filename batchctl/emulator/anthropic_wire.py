@@ -240,7 +240,11 @@ class AnthropicWire:
     # -- one at a time
 
     async def count_tokens(self, request: web.Request) -> web.StreamResponse:
-        return _answered({"input_tokens": len(orjson.dumps(await _body(request))) // 4 + 1})
+        params = await _body(request)
+        if not isinstance(params, dict):
+            raise RefusedError("Input should be a valid dictionary")
+        message_params({"max_tokens": 1, **params}, self._context.settings.models)
+        return _answered({"input_tokens": len(orjson.dumps(params)) // 4 + 1})
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """One message, answered at once: the same answers and fates as in a batch, drawn without custom_id."""

@@ -262,12 +262,16 @@ class OpenAIWire:
         wanted = request.match_info.get("id")
         if wanted is None:
             return answered({"object": "list", "data": objects})
-        found = next((one for one in objects if one["id"] == wanted), None)
-        if found is None:
+        if self._lacks(wanted):
             raise RefusedError(
                 f"The model '{wanted}' does not exist", param="model", code="model_not_found", status=404
             )
-        return answered(found)
+        return answered({"id": wanted, "object": "model", "created": 1790000000, "owned_by": "openai"})
+
+    def _lacks(self, model: Any) -> bool:
+        """Without `models` in the settings every model exists whose name does not say otherwise."""
+        named = self._context.settings.models
+        return bool(named and model not in named) or str(model).startswith("nonexistent")
 
     async def input_tokens(self, request: web.Request) -> web.StreamResponse:
         body = await body_read(request)
@@ -281,9 +285,7 @@ class OpenAIWire:
             raise RefusedError("We could not parse the JSON body of your request.")
         self.talk.body_of(endpoint, body)
         model = body.get("model")
-        if model is not None and (
-            (settings.models and model not in settings.models) or model.startswith("nonexistent")
-        ):
+        if model is not None and self._lacks(model):
             raise RefusedError(f"The model '{model}' does not exist", param="model", code="model_not_found", status=404)
         payload = orjson.dumps(body)
         digest = hashlib.sha256(payload)

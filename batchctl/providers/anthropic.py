@@ -359,6 +359,18 @@ class AnthropicBatch:
             return LiveAnswer(error.status_code, self._key.kept(error.body), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(json_object(answer, "POST " + endpoint)), time.monotonic() - started)
 
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: a count of the tokens of one word, which is free."""
+        import anthropic
+
+        try:
+            self._sdk.messages.with_raw_response.count_tokens(
+                model=name, messages=[{"role": "user", "content": "word"}]
+            )
+        except anthropic.NotFoundError:
+            return False
+        return True
+
     # --- what an exception means ----------------------------------------------------------------------------------
 
     def outcome(self, error: BaseException) -> BatchctlError | None:

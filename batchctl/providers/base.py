@@ -112,6 +112,8 @@ class Provider(Protocol):
         """One synchronous request, paid at live price. Exactly one POST."""
         ...
 
+    # A provider may also have `knows_model(name: str) -> bool`, one free call: `providers check` asks it.
+
     def close(self) -> None:
         """Let go of connections; nothing is called afterwards."""
         ...

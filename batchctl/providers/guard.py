@@ -112,6 +112,10 @@ class Guarded:
     def cancel(self, batch_id: str) -> None:
         self._repeated(lambda: self.provider.cancel(batch_id))
 
+    def free(self, act: Callable[[], T]) -> T:
+        """Any other call that costs nothing: repeated like those above."""
+        return self._repeated(act)
+
     def size_of(self, handle: str) -> int | None:
         """Bytes of a result file, or None where the server does not say: not every compatible one keeps this route."""
         try:

@@ -353,6 +353,16 @@ class OpenAIBatch:
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
 
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: `GET /models/{name}`, free."""
+        import openai
+
+        try:
+            self._sdk.models.with_raw_response.retrieve(name)
+        except openai.NotFoundError:
+            return False
+        return True
+
     # --- what an exception means ----------------------------------------------------------------------------------
 
     def outcome(self, error: BaseException) -> BatchctlError | None:

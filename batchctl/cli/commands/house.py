@@ -53,17 +53,35 @@ def init(
 
 
 @command
-def providers(common: Common) -> Report:
+def providers(
+    common: Common,
+    action: Annotated[
+        str | None, typer.Argument(metavar="[check]", help="check: try the provider of a job; nothing of it spends.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="Job file whose provider is tried. Left out: ./job.toml")
+    ] = None,
+) -> Report:
     """What each provider can do in batch: limits, endpoints, credentials.
 
     \b
       batchctl providers
-      batchctl providers --json
+      batchctl providers check job.toml
     """
-    from batchctl.workflow import providers as workflow
+    from batchctl.model.errors import UsageError
 
-    common.options()
-    return workflow.providers()
+    if action not in (None, "check"):
+        raise UsageError(
+            f"`providers` has no `{action}`", effect="nothing was done", hint="batchctl providers check job.toml"
+        )
+    if action is None:
+        from batchctl.workflow.providers import providers as listed
+
+        common.options()
+        return listed()
+    from batchctl.workflow.providers_check import providers_check
+
+    return providers_check(common.options(target))
 
 
 @command
