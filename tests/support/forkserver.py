@@ -34,6 +34,7 @@ MODULES = (
     "batchctl.tables.parquet",
     "batchctl.workflow.cancel",
     "batchctl.workflow.check",
+    "batchctl.workflow.publish",
     "batchctl.workflow.resolve",
     "batchctl.workflow.run",
     "batchctl.workflow.status",

@@ -1,4 +1,4 @@
-"""status, report, route."""
+"""status, publish, report, route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchctl.cli.options import Common, Target, command
+from batchctl.cli.options import AllowPendingReview, Common, PlanOnly, Target, command
 
 if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
@@ -25,6 +25,33 @@ def status(common: Common, target: Target = None) -> Report:
     from batchctl.workflow import status as workflow
 
     return workflow.status(common.options(target))
+
+
+@command
+def publish(
+    common: Common,
+    target: Target = None,
+    plan: PlanOnly = False,
+    allow_pending_review: AllowPendingReview = False,
+    csv_raw: Annotated[
+        bool,
+        typer.Option(
+            "--csv-raw",
+            envvar="BATCHCTL_CSV_RAW",
+            help="Write CSV cells as they are, even where a spreadsheet runs them.",
+        ),
+    ] = False,
+) -> Report:
+    """Completed rows to every [[publish]] target, keyed and atomic; twice is the same as once.
+
+    \b
+      batchctl publish triage-0001
+      batchctl publish job.toml --plan
+    """
+    from batchctl.workflow import publish as workflow
+
+    ways = workflow.Ways(allow_pending_review, csv_raw)
+    return workflow.publish(common.options(target), plan_only=plan, ways=ways)
 
 
 @command
@@ -71,4 +98,4 @@ def route(
     return workflow.route(common.options(target), check=check)
 
 
-COMMANDS = {"status": status, "report": report, "route": route}
+COMMANDS = {"status": status, "publish": publish, "report": report, "route": route}
