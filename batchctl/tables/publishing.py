@@ -13,6 +13,18 @@ def bring(place: Destination, load: Load) -> Loaded:
         from batchctl.tables import sqlite
 
         return sqlite.write(place, load)
+    if place.kind == "postgresql":
+        from batchctl.tables import postgres
+
+        return postgres.write(place, load)
+    if place.kind in ("s3", "gs"):
+        from batchctl.tables import objects
+
+        return objects.write(place, load)
+    if place.kind == "bigquery":
+        from batchctl.tables import bigquery
+
+        return bigquery.write(place, load)
     return _file(place, load)
 
 
