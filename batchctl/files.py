@@ -101,10 +101,11 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, keep_mode: bool = False) -> Iterator[BinaryIO]:
     """A file object whose content becomes `path` when the block ends well, and never otherwise.
 
-    On any error the part file is removed and `path` is what it was. Raises `StorageFailed` for disk errors.
+    On any error the part file is removed and `path` is what it was. `keep_mode` gives a file that others may read the
+    permissions of the one it replaces. Raises `StorageFailed` for disk errors.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError("refused to replace something that is not a regular file", where=str(path))
@@ -114,6 +115,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
             file.flush()
+            if keep_mode and path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             os.fsync(file.fileno())
         os.replace(part, path)
         sync_directory(path.parent)

@@ -59,7 +59,59 @@ def page(facts: Mapping[str, Any], usd: Usd) -> str:
         _texts(facts.get("failed_rows")),
         _provenance(facts),
     ]
-    title = escape(f"batchctl report: {facts['run']}")
+    return _shell(f"batchctl report: {facts['run']}", parts)
+
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def compare_page(
+    state: str,
+    rows: int,
+    simulated: bool,
+    bars: Sequence[tuple[str, float, str]],
+    overview: Table,
+    paired: Table,
+    gates: Sequence[Sequence[str]],
+    labels: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    mixed: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    methods: Mapping[str, Any],
+) -> str:
+    """The page of `compare`. All figures come in words; `state` is that of its gates, or empty without one."""
+    told = " (simulated: no model was called)" if simulated else ""
+    said = {"pass": "Every gate passed", "fail": "A gate failed", "undecided": "A gate is undecided"}.get(
+        state, "Compared"
+    )
+    parts = [
+        f'<header><h1>batchctl compare</h1><p class="head">{said}</p><p class="soft">{rows:,} rows{told}</p></header>'
+    ]
+    chart = _bars("Accuracy", [(name, value, words, "plain") for name, value, words in bars])
+    parts.append(f"<section><h2>Models</h2>{chart}{_plain('On the same rows', *overview)}</section>")
+    if paired[1]:
+        parts.append(f"<section><h2>Differences</h2>{_plain('Row by row', *paired)}</section>")
+    if gates:
+        table = _plain("Gates", ("Gate", "Model", "State", "Seen"), gates, text=(0, 1, 2, 3))
+        parts.append(f"<section><h2>Gates</h2>{table}</section>")
+    for name, found in labels:
+        head = ("Label", "Rows", "Recall", "95 %", "Precision", "95 %")
+        parts.append(f"<section><h2>Labels of {escape(name)}</h2>{_plain('By label', head, found)}</section>")
+    for name, cells in mixed:
+        if cells:
+            table = _plain("Gold and answer", ("Gold", "Answer", "Rows"), cells[:MOST_CHUNKS], text=(0, 1))
+            parts.append(f"<section><h2>Confusions of {escape(name)}</h2>{table}</section>")
+    how = f"{methods['shares']}; differences: {methods['difference']}; p: {methods['p']}"
+    parts.append(f'<p class="soft">Intervals are 95 %: {escape(how)}.</p>')
+    return _shell("batchctl compare", parts)
+
+
+def _plain(caption: str, names: Sequence[str], rows: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    """A table of plain text."""
+    return _table(caption, names, [[escape(cell) for cell in row] for row in rows], text=text)
+
+
+def _shell(title: str, parts: Sequence[str]) -> str:
+    """A whole page around its parts."""
+    title = escape(title)
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -24,10 +24,10 @@ PROGRAM = "batchctl"
 
 GROUPS = {
     "Work": ("run", "prepare", "dry-run", "submit", "poll", "validate", "rerun"),
-    "Results": ("status", "report", "route"),
+    "Results": ("status", "publish", "report", "compare", "route"),
     "House": ("init", "providers", "resolve", "cancel", "check", "emulator"),
 }
-LATER = ("review", "publish", "compare", "purge")
+LATER = ("review", "purge")
 
 
 class Grouped(TyperGroup):

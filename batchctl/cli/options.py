@@ -55,6 +55,14 @@ KeepDone = Annotated[
 PlanOnly = Annotated[
     bool, typer.Option("--plan", envvar="BATCHCTL_PLAN", help="Print what would be done; do and send nothing.")
 ]
+AllowPendingReview = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pending-review",
+        envvar="BATCHCTL_ALLOW_PENDING_REVIEW",
+        help="Publish although rows wait for a person; those are held back.",
+    ),
+]
 
 COMMON: dict[str, Any] = {
     "overrides": Annotated[

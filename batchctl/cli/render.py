@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
 
 # Commands whose text is the data asked for.
-ON_STDOUT = frozenset({"status", "report", "route", "providers", "resolve", "check"})
+ON_STDOUT = frozenset({"status", "report", "compare", "route", "providers", "resolve", "check"})
 # C0 but newline and tab, DEL, C1, bidi controls, line and paragraph separators, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SHOWN_STATES = {

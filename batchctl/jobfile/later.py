@@ -52,9 +52,6 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "rules_builtin": Later("no rule would be checked"),
     "review.when": Later("no row would wait for a person"),
     "review.sample": Later("no row would wait for a person"),
-    "publish": Later(
-        "nothing would be published", "remove it; completed rows are in the run's results.jsonl", works=_empty
-    ),
     "retention": Later("nothing would be deleted"),
     "notify": Later("nobody would be told", "remove it, and use the exit code", works=_empty),
 }

@@ -64,6 +64,7 @@ class Chunk:
     staged: str | None
     results: dict[str, str]
     verdicts_sha256: str | None
+    published: str | None
     judged_with: str | None
     usage: dict[str, int]
     bound: int | None
@@ -74,6 +75,11 @@ class Chunk:
     @property
     def rows(self) -> int:
         return self.requests + self.copies
+
+    @property
+    def is_published(self) -> bool:
+        """Whether every target has its completed rows as they are judged now."""
+        return self.published is not None and self.published == self.verdicts_sha256
 
 
 @dataclass(frozen=True, slots=True)

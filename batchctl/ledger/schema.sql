@@ -57,6 +57,7 @@ CREATE TABLE chunk (
   staged          TEXT,                    -- handle of the uploaded input, while the chunk is `uploaded`
   results_sha256  TEXT,                    -- JSON: file name to digest
   verdicts_sha256 TEXT,
+  published       TEXT,                    -- the verdicts whose completed rows every target has
   judged_with     TEXT,                    -- digest of schema and judging settings
   usage           TEXT,                    -- JSON: token sums
   bound           INTEGER,                 -- picodollars its requests can cost at most; set before it is sent
@@ -135,6 +136,20 @@ CREATE TABLE live_call (                   -- one paid synchronous call, on reco
   usage    TEXT                            -- JSON: tokens
 ) STRICT;
 CREATE INDEX live_call_of_run ON live_call (run);
+
+CREATE TABLE publication (                 -- one content for one target, on record before the target is touched
+  seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+  id        TEXT NOT NULL,                 -- digest of the target, the columns and the verdicts that go there
+  turn      INTEGER NOT NULL,              -- the how manieth time exactly this was begun; an interrupted turn is carried on
+  run       TEXT NOT NULL REFERENCES run (id),
+  target    TEXT NOT NULL,                 -- as in the job file, without a password
+  state     TEXT NOT NULL,                 -- open, done
+  rows      INTEGER,
+  facts     TEXT,                          -- JSON: what the target said
+  opened_at TEXT NOT NULL,
+  done_at   TEXT,
+  UNIQUE (id, turn)
+) STRICT;
 
 CREATE TABLE event (
   seq     INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,5 +1,7 @@
 """The only writer of states. A move names where it may start; it moves exactly what it names or raises `StaleState`.
 
+What is published, and the state `published`, is written beside this, in `publications.py`.
+
 Every function here runs inside a transaction its caller opened (`Ledger.transaction`), so that a state, its event and
 the facts that belong to it are committed together.
 
@@ -371,6 +373,28 @@ def apply(
         "INSERT INTO tally (run, chunk, state, reason, rows, copied) VALUES (?, ?, ?, ?, ?, ?)",
         [(run, chunk, state, reason, rows, copied) for (state, reason), (rows, copied) in tallies.items()],
     )
+    db.execute(
+        "UPDATE chunk SET published = NULL WHERE run = ? AND number = ? AND published != ?",
+        (run, chunk, verdicts_sha256),
+    )
+    if db.execute("SELECT published FROM chunk WHERE run = ? AND number = ?", (run, chunk)).fetchone()[0]:
+        rename_tally(db, run, chunk, RowState.COMPLETED, RowState.PUBLISHED)  # judged again, and nothing changed
+
+
+def rename_tally(db: sqlite3.Connection, run: str, chunk: int, was: RowState, becomes: RowState) -> int:
+    """All rows of a chunk that are in one state are in another from now on; how many they are."""
+    moved = db.execute(
+        "INSERT INTO tally (run, chunk, state, reason, rows, copied)"
+        " SELECT run, chunk, ?, reason, rows, copied FROM tally WHERE run = ? AND chunk = ? AND state = ?"
+        " ON CONFLICT DO UPDATE SET rows = rows + excluded.rows, copied = copied + excluded.copied",
+        (becomes, run, chunk, was),
+    ).rowcount
+    if moved:
+        gone = db.execute(
+            "DELETE FROM tally WHERE run = ? AND chunk = ? AND state = ? RETURNING rows", (run, chunk, was)
+        ).fetchall()
+        return sum(row[0] for row in gone)
+    return 0
 
 
 def withdraw(db: sqlite3.Connection, run: str, *, because: str) -> None:

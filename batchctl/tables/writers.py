@@ -10,14 +10,13 @@ import io
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-import orjson
-
+from batchctl.tables.columns import Column, Kind, Load, fitted, json_text
 from batchctl.tables.jsonl import parse_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Kind = Literal["csv", "jsonl", "parquet"]
+Form = Literal["csv", "jsonl", "parquet"]
 GROUP_ROWS = 20_000
 GROUP_BYTES = 32 << 20
 _QUOTE = '"'
@@ -27,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\x00")
 
 
 def write_rows(
-    kind: Kind, out: BinaryIO, rows: Iterable[bytes], columns: Sequence[str] = (), *, raw: bool = False
+    form: Form, out: BinaryIO, rows: Iterable[bytes], columns: Sequence[str] = (), *, raw: bool = False
 ) -> int:
     """Write `rows`, each one JSON object without line end; gives their number.
 
@@ -35,11 +34,22 @@ def write_rows(
     (Parquet) cell, and a key that is not among them is an error, so that nothing is dropped unseen. JSONL ignores them.
     `raw` writes CSV cells that a spreadsheet would run as formulas unchanged.
     """
-    if kind == "jsonl":
+    if form == "jsonl":
         return _write_jsonl(out, rows)
-    if kind == "csv":
-        return _write_csv(out, rows, columns, raw)
-    return _write_parquet(out, rows, columns)
+    values = (_values(row, columns) for row in rows)
+    if form == "csv":
+        return _write_csv(out, values, columns, raw)
+    return _write_parquet(out, values, [Column(name) for name in columns])
+
+
+def write_load(form: Form, out: BinaryIO, load: Load) -> int:
+    """Write the rows of a publication; gives their number. CSV is made safe for spreadsheets unless `raw_csv`."""
+    if form == "csv":
+        return _write_csv(out, load.rows(), load.names, load.raw_csv)
+    if form == "parquet":
+        return _write_parquet(out, load.rows(), load.columns)
+    names = load.names
+    return _write_jsonl(out, (json_text(dict(zip(names, row, strict=True))).encode() for row in load.rows()))
 
 
 def _write_jsonl(out: BinaryIO, rows: Iterable[bytes]) -> int:
@@ -53,13 +63,13 @@ def _write_jsonl(out: BinaryIO, rows: Iterable[bytes]) -> int:
     return count
 
 
-def _write_csv(out: BinaryIO, rows: Iterable[bytes], columns: Sequence[str], raw: bool) -> int:
+def _write_csv(out: BinaryIO, rows: Iterable[Sequence[Any]], columns: Sequence[str], raw: bool) -> int:
     text = io.TextIOWrapper(out, "utf-8", newline="", write_through=False)
     try:
         text.write(_line(columns, raw))
         count = 0
         for row in rows:
-            text.write(_line(_values(row, columns), raw))
+            text.write(_line(row, raw))
             count += 1
         text.flush()
     finally:
@@ -83,40 +93,57 @@ def _cell(value: Any, raw: bool) -> str:
     if value is None:
         return ""
     if type(value) is not str:
-        return _json(value)
+        return json_text(value)
     if not raw and value.startswith(_FORMULA):
         return "'" + value
     return value
 
 
-def _write_parquet(out: BinaryIO, rows: Iterable[bytes], columns: Sequence[str]) -> int:
+def _write_parquet(out: BinaryIO, rows: Iterable[Sequence[Any]], columns: Sequence[Column]) -> int:
+    """Row groups bounded in rows and bytes, so that memory does not grow with the table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(column, pa.string()) for column in columns])
+    types = {
+        Kind.INTEGER: pa.int64(),
+        Kind.NUMBER: pa.float64(),
+        Kind.BOOLEAN: pa.bool_(),
+        Kind.TIME: pa.timestamp("s", "UTC"),
+    }
+    schema = pa.schema([(column.name, types.get(column.kind, pa.string())) for column in columns])
     count = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        cells: list[list[str | None]] = [[] for _ in columns]
+        cells: list[list[Any]] = [[] for _ in columns]
         held = held_bytes = 0
 
         def flush() -> None:
             if held:
-                arrays = [pa.array(column, pa.string()) for column in cells]
+                arrays = [_array(values, column) for values, column in zip(cells, schema, strict=True)]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
                 for column in cells:
                     column.clear()
 
         for row in rows:
-            for column, value in zip(cells, _values(row, columns), strict=True):
-                column.append(value if value is None or type(value) is str else _json(value))
+            for place, value in enumerate(row):
+                cell = fitted(value, columns[place])
+                cells[place].append(cell)
+                if type(cell) is str:
+                    held_bytes += len(cell)
             count += 1
             held += 1
-            held_bytes += len(row)
             if held == GROUP_ROWS or held_bytes >= GROUP_BYTES:
                 flush()
                 held = held_bytes = 0
         flush()
     return count
+
+
+def _array(values: list[Any], column: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        return pa.array(values, pa.string()).cast(column.type)
+    return pa.array(values, column.type)
 
 
 def _values(row: bytes, columns: Sequence[str]) -> list[Any]:
@@ -127,12 +154,3 @@ def _values(row: bytes, columns: Sequence[str]) -> list[Any]:
     if unknown:
         raise ValueError(f"a row to be written has keys that are no columns: {', '.join(sorted(unknown))}")
     return [value.get(column) for column in columns]
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # an integer beyond 64 bits
-        import json
-
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -17,6 +17,7 @@ from batchctl.ledger.transitions import NewRun
 from batchctl.model.errors import Exit, UsageError
 from batchctl.tables.source import SourceSpec, open_source
 from batchctl.workflow.money import cost
+from batchctl.workflow.outgoing import check_targets
 from batchctl.workflow.packing import Outcome, Packing
 from batchctl.workflow.rejects import Rejects
 from batchctl.workflow.reports import Report, plural
@@ -49,6 +50,7 @@ def prepared(
     assert plan is not None
     job = plan.job
     _label_is_honest(ledger.db, plan)
+    check_targets(plan)
     spec = SourceSpec(
         paths=(rows,) if rows else job.source.path,
         format=None if rows and rows != "-" else job.source.format,

@@ -149,11 +149,11 @@ def turnaround(db: Any, run: queries.Run, model: str) -> dict[str, Any]:
             history.append(seconds)
     return {
         "batches": mine,
-        "p50_seconds": _quantile([one["seconds"] for one in mine], 50),
-        "p90_seconds": _quantile([one["seconds"] for one in mine], 90),
+        "p50_seconds": quantile([one["seconds"] for one in mine], 50),
+        "p90_seconds": quantile([one["seconds"] for one in mine], 90),
         "history_batches": len(history),
-        "history_p50_seconds": _quantile(history, 50),
-        "history_p90_seconds": _quantile(history, 90),
+        "history_p50_seconds": quantile(history, 50),
+        "history_p90_seconds": quantile(history, 90),
     }
 
 
@@ -161,7 +161,7 @@ def _instant(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def _quantile(values: list[int], percent: int) -> int | None:
+def quantile(values: list[int], percent: int) -> int | None:
     """Nearest rank: a turnaround that was seen, not one in between."""
     return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)] if values else None
 

@@ -24,9 +24,10 @@ from batchctl.chunks.segments import RandomRows
 from batchctl.files import replacing
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
-from batchctl.model.rows import FAILED
+from batchctl.model.rows import FAILED, RowState
 from batchctl.prices import as_usd
 
+COMPLETED, PUBLISHED = (str(one).encode() for one in (RowState.COMPLETED, RowState.PUBLISHED))
 FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
 VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at", "cost")
 WRITE_LINES = 1_000
@@ -153,6 +154,8 @@ class _Chunk:
 
     def _item(self, position: int, source_id: bytes, row: bytes, verdict: tuple[Any, ...], payer: bytes | None) -> Item:
         state, reason, detail, output, usage, request_id, model, created, cost = verdict
+        if state == COMPLETED and self.row.is_published:
+            state = PUBLISHED
         quoted = b"null" if payer is None else orjson.dumps(payer.decode())
         reason_json = b'"%b"' % reason if reason else b"null"
         detail_json = orjson.dumps(detail.decode()) if detail else b"null"

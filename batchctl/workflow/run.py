@@ -1,4 +1,7 @@
-"""Everything, in order, as far as it can go now: prepare, dry-run, submit, poll, validate. Safe to call at any moment."""
+"""Everything, in order, as far as it can go now: prepare, dry-run, submit, poll, validate, publish.
+
+Safe to call at any moment.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from batchctl.model.errors import BatchctlError, Exit, OutcomeUnknown, ProviderE
 from batchctl.workflow import dry_run, reconcile
 from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, prepared
+from batchctl.workflow.publish import Ways, after_run
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, consent, send_waiting
@@ -19,7 +23,9 @@ from batchctl.workflow.workspace import Options, Workspace, opened
 FINISHED = (ChunkState.APPLIED, ChunkState.WITHDRAWN)
 
 
-def run(options: Options, *, resend_changed: bool = False, keep_done: bool = False) -> Report:
+def run(
+    options: Options, *, resend_changed: bool = False, keep_done: bool = False, allow_pending_review: bool = False
+) -> Report:
     """Carry the job on from wherever it is. Sends nothing that was sent before, whatever the last call did."""
     with opened(options, write=True) as workspace:
         if workspace.job is None:
@@ -46,6 +52,7 @@ def run(options: Options, *, resend_changed: bool = False, keep_done: bool = Fal
         if unsent is not None and any(one.state in SENDABLE for one in queries.chunks(workspace.ledger.db, current.id)):
             raise unsent
         final = report(workspace, current, "run", quarantined=quarantined, first=tuple(lines))
+        final = after_run(workspace, current, final, Ways(allow_pending_review))
         if final.exit is Exit.PENDING and not options.wait:
             return replace(final, next=f"batchctl run {workspace.job_path}   (again later, or with --wait)")
         return final

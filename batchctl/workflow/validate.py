@@ -234,7 +234,8 @@ def report(
     reasons = queries.reasons(db, run.id)
     rows = max(balance["rows"], 1)
     lines = [*first]
-    lines.append(f"  completed          {balance[RowState.COMPLETED]:>10,}   {balance[RowState.COMPLETED] / rows:.1%}")
+    done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
+    lines.append(f"  completed          {done:>10,}   {done / rows:.1%}")
     lines += [f"  {reason:<18} {count:>10,}" for reason, count in reasons.items()]
     lines += [line for line in [cost_line(db, run, balance)] if line]
     for kind, count in sorted((quarantined or {}).items()):

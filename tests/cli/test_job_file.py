@@ -16,7 +16,7 @@ BROKEN = {
     "wrong-type": JOB + "[limits]\nmax_rows = 'many'\n",
     "wrong-value": JOB.replace('"emulator"', '"openia"'),
     "provider-to-come": JOB.replace('"emulator"', '"bedrock"'),
-    "keys-to-come": JOB + '[lane]\ndeadline = "5d"\n[[publish]]\nto = "out.csv"\n',
+    "keys-to-come": JOB + '[lane]\ndeadline = "5d"\n[retention]\ninputs = "1d"\n',
     "a-key": JOB.replace('"gpt-5-mini"', '"gpt-5-mini", api_key = "sk-proj-abcdefgh12345678"'),
     "variable-not-set": JOB.replace('"gpt-5-mini"', '"${MODEL}"'),
     "plain-http": JOB.replace('"gpt-5-mini"', '"gpt-5-mini", base_url = "http://example.com/v1"'),

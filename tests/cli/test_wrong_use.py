@@ -10,7 +10,7 @@ def test_unknown_commands_and_options(bare: Desk, golden: Golden) -> None:
     for argv in (
         ["frobnicate"],
         ["statsu"],
-        ["publish", "job.toml"],
+        ["purge", "job.toml"],
         ["status", "--jsno"],
         ["prepare", "--resend-chnaged"],
         ["status", "one", "two"],

@@ -34,6 +34,8 @@ MODULES = (
     "batchctl.tables.parquet",
     "batchctl.workflow.cancel",
     "batchctl.workflow.check",
+    "batchctl.workflow.compare",
+    "batchctl.workflow.publish",
     "batchctl.workflow.resolve",
     "batchctl.workflow.run",
     "batchctl.workflow.status",

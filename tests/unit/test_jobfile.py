@@ -497,7 +497,6 @@ LATER = {
     "rules_builtin": "[rules_builtin]\nhtml = 'reject'",
     "review.when": "[review]\nwhen = 'true'",
     "review.sample": "[review]\nsample = '1%'",
-    "publish": "[[publish]]\nto = 'x.csv'",
     "retention": "[retention]\ninputs = '1d'",
     "notify": "[[notify]]\non = ['done']\nwebhook = 'https://example.com'",
 }
@@ -533,7 +532,7 @@ def test_sources_and_providers_that_come_later() -> None:
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
     error = refused(FULL, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
     assert error.code == "not_available_yet"
-    assert error.what == "job.toml has 10 problems"
+    assert error.what == "job.toml has 9 problems"
     assert error.where[0] == (
         "job.toml:8: `source.where` is not available yet: all rows would be sent; filter the source file, and remove it"
     )

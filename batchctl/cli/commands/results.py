@@ -1,4 +1,4 @@
-"""status, report, route."""
+"""status, publish, report, compare, route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchctl.cli.options import Common, Target, command
+from batchctl.cli.options import AllowPendingReview, Common, PlanOnly, Target, command
 
 if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
@@ -25,6 +25,33 @@ def status(common: Common, target: Target = None) -> Report:
     from batchctl.workflow import status as workflow
 
     return workflow.status(common.options(target))
+
+
+@command
+def publish(
+    common: Common,
+    target: Target = None,
+    plan: PlanOnly = False,
+    allow_pending_review: AllowPendingReview = False,
+    csv_raw: Annotated[
+        bool,
+        typer.Option(
+            "--csv-raw",
+            envvar="BATCHCTL_CSV_RAW",
+            help="Write CSV cells as they are, even where a spreadsheet runs them.",
+        ),
+    ] = False,
+) -> Report:
+    """Completed rows to every [[publish]] target, keyed and atomic; twice is the same as once.
+
+    \b
+      batchctl publish triage-0001
+      batchctl publish job.toml --plan
+    """
+    from batchctl.workflow import publish as workflow
+
+    ways = workflow.Ways(allow_pending_review, csv_raw)
+    return workflow.publish(common.options(target), plan_only=plan, ways=ways)
 
 
 @command
@@ -50,6 +77,79 @@ def report(
 
 
 @command
+def compare(
+    common: Common,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]TARGET...", help="Job files or runs; a name in front of one is used for it."),
+    ] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            "--gold",
+            envvar="BATCHCTL_GOLD",
+            metavar="COLUMN|FILE",
+            help="True labels: a column of the source, or a file by source id (gold.csv, gold.csv#column).",
+        ),
+    ] = None,
+    output_field: Annotated[
+        str | None,
+        typer.Option(
+            "--output-field", envvar="BATCHCTL_OUTPUT_FIELD", metavar="NAME", help="The field of the answers."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", envvar="BATCHCTL_BASELINE", metavar="NAME", help="Default: the first.")
+    ] = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option("--candidate", envvar="BATCHCTL_CANDIDATE", metavar="NAME", help="Gates for this one only."),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gate",
+            metavar="GATE",
+            help="Such as 'accuracy >= 92%', 'recall(legal) >= 95%', "
+            "'difference >= -1.5%'; repeatable. Exit 5 unless all pass.",
+        ),
+    ] = None,
+    undecided: Annotated[
+        str,
+        typer.Option(
+            "--undecided", envvar="BATCHCTL_UNDECIDED", metavar="fail|pass", help="What an undecided gate does."
+        ),
+    ] = "fail",
+    junit: Annotated[
+        str | None, typer.Option("--junit", envvar="BATCHCTL_JUNIT", metavar="FILE", help="Also as JUnit.")
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option("--markdown", "--summary", envvar="BATCHCTL_MARKDOWN", metavar="FILE", help="Also as Markdown."),
+    ] = None,
+    html: Annotated[
+        str | None, typer.Option("--html", envvar="BATCHCTL_HTML", metavar="FILE", help="Also as one HTML page.")
+    ] = None,
+) -> Report:
+    """Several models or prompts on the same rows: accuracy, differences, cost; gates set the exit code.
+
+    \b
+      batchctl compare prod.toml small.toml --gold label --gate 'difference >= -1.5%'
+      batchctl compare eval-0088 --gold gold.csv --gate 'accuracy >= 92%' --junit eval.xml
+    """
+    from batchctl.model.errors import UsageError
+    from batchctl.workflow import compare as workflow
+
+    if undecided not in ("fail", "pass"):
+        raise UsageError(f"`{undecided}` is not one of fail, pass", where="--undecided", effect="nothing was compared",
+                         hint="use --undecided pass, or leave it out")  # fmt: skip
+    asked = workflow.Asked(
+        gold, output_field, baseline, candidate, tuple(gate or ()), undecided == "pass", junit, markdown, html
+    )
+    return workflow.compare(common.options(), targets or [], asked)
+
+
+@command
 def route(
     common: Common,
     target: Annotated[
@@ -71,4 +171,4 @@ def route(
     return workflow.route(common.options(target), check=check)
 
 
-COMMANDS = {"status": status, "report": report, "route": route}
+COMMANDS = {"status": status, "publish": publish, "report": report, "compare": compare, "route": route}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchctl.cli.options import (
+    AllowPendingReview,
     Common,
     KeepDone,
     MaxWait,
@@ -32,8 +33,9 @@ def run(
     max_wait: MaxWait = None,
     resend_changed: ResendChanged = False,
     keep_done: KeepDone = False,
+    allow_pending_review: AllowPendingReview = False,
 ) -> Report:
-    """Prepare, dry-run, submit, poll and validate, as far as it can go now.
+    """Prepare, dry-run, submit, poll, validate and publish, as far as it can go now.
 
     \b
       batchctl run job.toml --wait
@@ -44,7 +46,9 @@ def run(
     from batchctl.workflow import run as workflow
 
     options = common.options(target, wait=wait, max_wait=max_wait)
-    return workflow.run(options, resend_changed=resend_changed, keep_done=keep_done)
+    return workflow.run(
+        options, resend_changed=resend_changed, keep_done=keep_done, allow_pending_review=allow_pending_review
+    )
 
 
 @command
