@@ -24,10 +24,10 @@ PROGRAM = "batchctl"
 
 GROUPS = {
     "Work": ("run", "prepare", "dry-run", "submit", "poll", "validate", "rerun"),
-    "Results": ("status", "report", "route"),
+    "Results": ("status", "review", "report", "route"),
     "House": ("init", "providers", "resolve", "cancel", "check", "emulator"),
 }
-LATER = ("review", "publish", "compare", "purge")
+LATER = ("publish", "compare", "purge")
 
 
 class Grouped(TyperGroup):

@@ -211,7 +211,9 @@ class Rule(_Table):
 
     name: Text = Field(description="What a report calls it.")
     check: Text | None = Field(default=None, description="CEL over `output` and `row`: must be true.")
-    where: Text | None = Field(default=None, description="CEL: the rows that `max_share` counts, or that `check` is about.")
+    where: Text | None = Field(
+        default=None, description="CEL: the rows that `max_share` counts, or that `check` is about."
+    )
     on_fail: Literal["rerun", "review", "warn"] = Field(default="rerun", description="What a broken check leads to.")
     max_share: Share | None = Field(
         default=None, description="Largest share of completed rows for which `where` may hold."

@@ -23,11 +23,35 @@ from batchctl.model.errors import UsageError
 
 RERUN, REVIEW, WARN = "rerun", "review", "warn"
 VARIABLES = ("output", "row")
-_TYPES = ("bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp", "type")
+_TYPES = (
+    "bool",
+    "bytes",
+    "double",
+    "duration",
+    "dyn",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "timestamp",
+    "type",
+)
 _NATIVE = (
-    "bool bytes contains double duration dyn endsWith getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getHours "
-    "getMilliseconds getMinutes getMonth getSeconds has int matches max min size startsWith string timestamp type uint"
-).split()
+    *("bool", "bytes", "contains", "double", "duration", "dyn", "endsWith", "getDate", "getDayOfMonth", "getDayOfWeek"),
+    *(
+        "getDayOfYear",
+        "getFullYear",
+        "getHours",
+        "getMilliseconds",
+        "getMinutes",
+        "getMonth",
+        "getSeconds",
+        "has",
+        "int",
+    ),
+    *("matches", "max", "min", "size", "startsWith", "string", "timestamp", "type", "uint"),
+)
 _POSITION = re.compile(r"<input>:([0-9]+):([0-9]+): (?:Syntax error: )?(.*)")
 _TAG = re.compile(r"<[A-Za-z/!?]")
 
@@ -370,7 +394,9 @@ def _no_fields(expression: Expression, column: int) -> UsageError:
 def _no_echo(name: str, where: str, known: Collection[str]) -> UsageError:
     near = get_close_matches(name, list(known), 1)
     return UsageError(
-        f"[rules_builtin] echo: {where} has no `{name}`" if where == "the schema" else f"echo: {where} have no `{name}`",
+        f"[rules_builtin] echo: {where} has no `{name}`"
+        if where == "the schema"
+        else f"echo: {where} have no `{name}`",
         where="[rules_builtin] echo",
         effect="no answer is judged before it is corrected",
         hint=(f"did you mean `{near[0]}`? " if near else "") + f"there is: {', '.join(list(known)[:30])}",

@@ -382,13 +382,12 @@ class DecisionRow:
     sha256: str | None
 
 
-def decisions(db: sqlite3.Connection, run_id: str, chunk: int | None = None) -> list[DecisionRow]:
+def decisions(db: sqlite3.Connection, run_id: str) -> list[DecisionRow]:
     """The decisions of a run that stand, oldest first."""
-    where = "" if chunk is None else " AND chunk = ?"
     rows = db.execute(
         "SELECT run, chunk, position, action, by, at, edit, sha256 FROM decision WHERE run = ? AND undone_at IS NULL"
-        f"{where} ORDER BY seq",  # noqa: S608  (ours)
-        (run_id,) if chunk is None else (run_id, chunk),
+        " ORDER BY seq",
+        (run_id,),
     )
     return [DecisionRow(**dict(row)) for row in rows]
 

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name, verdicts_name
@@ -60,8 +59,8 @@ class Task:
     schema_where: str
     parse: str
     review_refused: bool
-    rules: RuleBook = RuleBook()
-    caps: Caps = Caps()
+    rules: RuleBook = field(default_factory=RuleBook)
+    caps: Caps = field(default_factory=Caps)
     before: Mapping[int, Tries] = field(default_factory=dict)  # by position: what came of earlier attempts
     decisions: Mapping[int, Decision] = field(default_factory=dict)  # by position
     rates: Rates | None = None  # what a token cost; None: unknown
@@ -331,6 +330,22 @@ class _Work:
             first.model,
             first.created_at,
         )
+
+
+def evidence(task: Task, line: int) -> list[Extracted]:
+    """Everything that came back for one request of a chunk, for a person to look at."""
+    ids = expected(task.chunks, task.number)
+    paths = [task.results / name for name in task.files]
+    found = index(paths, ids, exact=True)
+    custom_id = next(one for one, place in ids.items() if place == line)
+    first = found.places[line]
+    results = _Results(paths)
+    try:
+        spots = [] if first is None else [first, *found.others.get(line, [])]
+        lines = [_extract(results.line(spot), custom_id, task) for spot in spots]
+    finally:
+        results.close()
+    return [one for one in lines if one is not None]
 
 
 def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:

@@ -225,7 +225,9 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
         sent = plural(one["requests"], "request")
         lines.append(f"  attempt {one['attempt']}   {sent}, {failed:,} failed   {kinds}".rstrip())
     for one in facts["broken_rules"]:
-        lines.append(f"  broken over the run: {one['name']}: {one['share']:.1%}, at most {one['max_share'] * 100:g}% may")
+        lines.append(
+            f"  broken over the run: {one['name']}: {one['share']:.1%}, at most {one['max_share'] * 100:g}% allowed"
+        )
     taken = facts["turnaround"]
     if taken["p50_seconds"] is not None:
         line = f"  turnaround   p50 {span(taken['p50_seconds'])}, p90 {span(taken['p90_seconds'])}"

@@ -42,8 +42,8 @@ from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk, row
 from batchctl.workflow.results import write_results
 from batchctl.workflow.rules import caps
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
-from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
 from batchctl.workflow.tries import tries_before
+from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened, plan_for
 
 REPEATABLE = (Retry.TRANSIENT, Retry.USER, Retry.BILLING)
@@ -239,9 +239,9 @@ class _Rerun:
         changed = self.current.settings != row.settings
         if judged.retry in REPEATABLE and not judged.decision:
             return self._repeated(row, changed)
-        if reason == Reason.TRUNCATED and self.truncated_plan is not None:
-            if self.truncated_plan.settings != row.settings and row.tries.paid <= self.caps.truncated:
-                return self._with_plan(self.truncated_plan), ""
+        raised = self.truncated_plan if reason == Reason.TRUNCATED else None
+        if raised is not None and raised.settings != row.settings and row.tries.paid <= self.caps.truncated:
+            return self._with_plan(raised), ""
         if self.automatic:
             further = row.tries.paid <= self.caps.further(reason)
             if reason == Reason.TRUNCATED or not further or not (changed or reason == Reason.REFUSED):

@@ -57,7 +57,9 @@ def rule_book(job: Job, where: str) -> RuleBook:
 def caps(job: Job) -> Caps:
     """Further attempts by kind of failure."""
     retry = job.retry
-    return Caps(retry.transient, 0 if retry.truncated is None else retry.truncated.attempts, retry.invalid, retry.refused)
+    return Caps(
+        retry.transient, 0 if retry.truncated is None else retry.truncated.attempts, retry.invalid, retry.refused
+    )
 
 
 def digest(job: Job) -> str:
@@ -122,7 +124,9 @@ class BrokenShare:
     @property
     def words(self) -> str:
         """For a summary."""
-        return f"{self.name}: {self.rows / self.of:.1%} of {self.of:,} rows; at most {float(self.most * 100):g}% may"
+        return (
+            f"{self.name}: {self.rows / self.of:.1%} of {self.of:,} rows; at most {float(self.most * 100):g}% allowed"
+        )
 
 
 def share_facts(broken: list[BrokenShare]) -> list[dict[str, Any]]:

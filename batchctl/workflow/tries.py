@@ -25,7 +25,9 @@ def tries_before(workspace: Workspace, chunk: Chunk, chunks: list[Chunk]) -> dic
         return {}
     base = workspace.directory(chunk.run) / "chunks"
     names = [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else [])
-    mine = pa.chunked_array([segments.column(base / name, "position").combine_chunks() for name in names]).combine_chunks()
+    mine = pa.chunked_array(
+        [segments.column(base / name, "position").combine_chunks() for name in names]
+    ).combine_chunks()
     found: dict[int, Tries] = {}
     for one in sorted(older, key=lambda other: other.attempt):
         for position, verdict in _verdicts(workspace, one, mine):

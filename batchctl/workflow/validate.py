@@ -73,7 +73,7 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
         _intact(workspace, chunk)
         kept, dropped = _still_valid(stands.get(chunk.number, {}), plan)
         task = replace(
-            _task(workspace, chunk, plan, superseded(workspace, chunk, chunks)),
+            task_of(workspace, chunk, plan, superseded(workspace, chunk, chunks)),
             before=tries_before(workspace, chunk, chunks),
             decisions=kept,
             rates=None if price is None else price.rates,
@@ -144,7 +144,8 @@ def judging_digest(plan: Plan, price: Price | None) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _task(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array | None) -> Task:
+def task_of(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array | None = None) -> Task:
+    """What judging a chunk under a plan needs, without history, decisions and prices."""
     settings = queries.settings(workspace.ledger.db, chunk.run)[chunk.settings]
     directory = workspace.directory(chunk.run)
     names = sorted(chunk.results)
