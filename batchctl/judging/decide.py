@@ -149,7 +149,7 @@ class Settled:
 
 def settled(state: str, reason: str, detail: str, output: bytes | None, decision: Decision) -> Settled:
     """The only place that says what a decision makes of a row. Accepting needs an answer; without one nothing changes."""
-    said = f"by {decision.by}, {decision.at}" + (f": {decision.note}" if decision.note else "")
+    said = f"by {decision.by}, {decision.at}" + (f": {printable(decision.note)}" if decision.note else "")
     if decision.action is Action.EDIT:
         return Settled(RowState.COMPLETED, "", f"edited {said}", decision.output)
     if decision.action is Action.REJECT:
