@@ -1,7 +1,8 @@
 """Parquet segments: what is true of every row, written once beside its chunk, never updated.
 
 `NNNN.rows.parquet` has one row per request line, in line order; `NNNN.copies.parquet` the source rows whose request is
-byte-identical to one of these lines and that take its answer; `NNNN.aK.verdicts.parquet` one verdict per request line.
+byte-identical to one of these lines and that take its answer; `NNNN.aK.verdicts.parquet` one verdict per request line and,
+where rules look at the row, then one per copy in the order of the copies.
 A segment counts only once the ledger names it with its SHA-256.
 """
 
@@ -180,6 +181,11 @@ def tuples(path: Path, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         yield from zip(*columns, strict=True)
 
 
+def first_of_copies(verdicts: int, requests: int) -> int | None:
+    """Where in a verdict segment of so many rows the copies' own verdicts begin; None: they take the request's."""
+    return requests if verdicts > requests else None
+
+
 class RandomRows:
     """Rows of one segment by number, a few row groups kept in memory."""
 
@@ -191,6 +197,10 @@ class RandomRows:
         self._starts = [0]
         for group in range(self._file.num_row_groups):
             self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
+
+    @property
+    def rows(self) -> int:
+        return self._starts[-1]
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
         from bisect import bisect_right

@@ -24,10 +24,10 @@ PROGRAM = "batchctl"
 
 GROUPS = {
     "Work": ("run", "prepare", "dry-run", "submit", "poll", "validate", "rerun"),
-    "Results": ("status", "publish", "report", "compare", "route"),
+    "Results": ("status", "review", "publish", "report", "compare", "route"),
     "House": ("init", "providers", "resolve", "cancel", "check", "emulator"),
 }
-LATER = ("review", "purge")
+LATER = ("purge",)
 
 
 class Grouped(TyperGroup):

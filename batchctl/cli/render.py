@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
 
 # Commands whose text is the data asked for.
-ON_STDOUT = frozenset({"status", "report", "compare", "route", "providers", "resolve", "check"})
+ON_STDOUT = frozenset({"status", "report", "review", "compare", "route", "providers", "resolve", "check"})
 # C0 but newline and tab, DEL, C1, bidi controls, line and paragraph separators, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SHOWN_STATES = {
@@ -128,6 +128,19 @@ def ask(question: str) -> bool:
     sys.stderr.write(safe(question) + " [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def tell(text: str) -> None:
+    """Part of a conversation at a terminal."""
+    _err(safe(text))
+
+
+def read_line(question: str) -> str | None:
+    """A line typed at a terminal; None at the end of input."""
+    sys.stderr.write(safe(question))
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
 
 
 def _now() -> str:

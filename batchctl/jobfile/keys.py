@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from batchctl.jobfile.values import (
@@ -211,9 +211,22 @@ class Rule(_Table):
 
     name: Text = Field(description="What a report calls it.")
     check: Text | None = Field(default=None, description="CEL over `output` and `row`: must be true.")
-    where: Text | None = Field(default=None, description="CEL: the rows that `max_share` counts.")
+    where: Text | None = Field(
+        default=None, description="CEL: the rows that `max_share` counts, or that `check` is about."
+    )
     on_fail: Literal["rerun", "review", "warn"] = Field(default="rerun", description="What a broken check leads to.")
-    max_share: Share | None = Field(default=None, description="Largest share of rows for which `where` may hold.")
+    max_share: Share | None = Field(
+        default=None, description="Largest share of completed rows for which `where` may hold."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Rule:
+        """A rule looks at single rows, or at the run."""
+        if (self.check is None) == (self.max_share is None):
+            raise wanted("either a `check`, or a `where` with a `max_share`")
+        if self.check is None and self.where is None:
+            raise wanted("a `where` beside `max_share`: the rows that are counted")
+        return self
 
 
 class RulesBuiltin(_Table):

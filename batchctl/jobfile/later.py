@@ -35,7 +35,6 @@ class Later(NamedTuple):
 
 
 NOT_AVAILABLE_YET: dict[str, Later] = {
-    "source.where": Later("all rows would be sent", "filter the source file, and remove it"),
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
     "model.provider": Later(
         "vertex and bedrock are not built",
@@ -48,10 +47,6 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "lane.deadline": Later("no deadline would be kept"),
     "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),
     "lane.live_tail_max": Later("nothing is sent live"),
-    "rules": Later("no rule would be checked", works=_empty),
-    "rules_builtin": Later("no rule would be checked"),
-    "review.when": Later("no row would wait for a person"),
-    "review.sample": Later("no row would wait for a person"),
     "retention": Later("nothing would be deleted"),
     "notify": Later("nobody would be told", "remove it, and use the exit code", works=_empty),
 }

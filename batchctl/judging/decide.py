@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import orjson
 
 from batchctl.judging.extracted import Extracted
+from batchctl.judging.rules import REVIEW, Rules
 from batchctl.judging.schema import Schema
 from batchctl.judging.strict_json import NotJson, one_line, parse
 from batchctl.judging.text import printable
-from batchctl.model.rows import Reason, Retry, RowState, Verdict
+from batchctl.model.rows import Action, Decision, Reason, Retry, RowState, Verdict
 
 STRICT = "strict"
 FENCES = "fences"
@@ -45,10 +47,15 @@ class Judge:
     parse: str = STRICT
     review_refused: bool = True
     explain_each: int = 3
+    rules: Rules | None = None
     explained: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
-    def verdict(self, extracted: Extracted) -> Verdict:
-        """The verdict on one result; for any `Extracted`, without raising."""
+    def verdict(self, extracted: Extracted, row: bytes | None = None, *, drawn: bool = False) -> Verdict:
+        """The verdict on one result; for any `Extracted`, without raising.
+
+        `row` is the source row as JSON, for rules that look at it. `drawn`: the row is in the sample of good rows that
+        a person sees.
+        """
         if extracted.reason is not None:
             return self._failed(extracted, extracted.reason, extracted.detail, extracted.retry)
         detail = ""
@@ -57,8 +64,8 @@ class Judge:
                 value = extracted.value
                 output = _written(value)
             elif self.schema is None:
-                value = None
-                output = _written(extracted.text)
+                value = extracted.text
+                output = _written(value)
             else:
                 text = extracted.text
                 if self.parse == FENCES:
@@ -71,17 +78,30 @@ class Judge:
             problem = self._problem(self.schema, value)
             if problem is not None:
                 return self._failed(extracted, Reason.SCHEMA, problem, Retry.CHANGE)
+        state, reason, retry = RowState.COMPLETED, None, Retry.NONE
+        shares: tuple[int, ...] = ()
+        if self.rules is not None:
+            found = self.rules.find(value, row)
+            detail = "; ".join(one for one in (detail, found.detail, found.warning) if one)
+            shares = found.shares
+            if found.consequence:
+                state, reason, retry = RowState.INVALID_OUTPUT, Reason.RULE, Retry.CHANGE
+                if found.consequence == REVIEW:
+                    state = RowState.REVIEW_REQUIRED
+        if drawn and state is RowState.COMPLETED:
+            state, reason = RowState.REVIEW_REQUIRED, Reason.SAMPLE
         return Verdict(
-            RowState.COMPLETED,
-            None,
+            state,
+            reason,
             detail,
             output,
             extracted.usage,
-            Retry.NONE,
+            retry,
             extracted.paid,
             extracted.request_id,
             extracted.model,
             extracted.created_at,
+            shares,
         )
 
     def _failed(self, extracted: Extracted, reason: Reason, detail: str, retry: Retry) -> Verdict:
@@ -110,6 +130,34 @@ class Judge:
             self.explained[failure.kind] = count + 1
             return schema.explain(value)
         return str(failure)
+
+
+def drawn(key: str, share: Fraction) -> bool:
+    """Whether a row is in a sample, by the hexadecimal digits of its record key: the same rows whenever it is asked."""
+    return bool(share) and int(key, 16) < share * 16 ** len(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A verdict with what a person decided: what the row is, and the answer that counts."""
+
+    state: str
+    reason: str
+    detail: str
+    output: bytes | None
+
+
+def settled(state: str, reason: str, detail: str, output: bytes | None, decision: Decision) -> Settled:
+    """The only place that says what a decision makes of a row. Accepting needs an answer; without one nothing changes."""
+    said = f"by {decision.by}, {decision.at}" + (f": {printable(decision.note)}" if decision.note else "")
+    if decision.action is Action.EDIT:
+        return Settled(RowState.COMPLETED, "", f"edited {said}", decision.output)
+    if decision.action is Action.REJECT:
+        kept = Reason.RULE if reason in ("", Reason.SAMPLE) else reason
+        return Settled(RowState.INVALID_OUTPUT, kept, f"rejected {said}", output)
+    if output is None:
+        return Settled(state, reason, detail, output)
+    return Settled(RowState.COMPLETED, "", f"accepted {said}", output)
 
 
 def _written(value: Any) -> bytes:

@@ -368,6 +368,36 @@ def reasons(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def shares(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    """Completed rows by share rule, over all judged chunks of a run."""
+    rows = db.execute("SELECT rule, SUM(rows) FROM share WHERE run = ? GROUP BY rule", (run_id,))
+    return {row[0]: row[1] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """What the ledger knows of a decision; note and edited answer are in a file."""
+
+    run: str
+    chunk: int
+    position: int
+    action: str
+    by: str
+    at: str
+    edit: str | None
+    sha256: str | None
+
+
+def decisions(db: sqlite3.Connection, run_id: str) -> list[DecisionRow]:
+    """The decisions of a run that stand, oldest first."""
+    rows = db.execute(
+        "SELECT run, chunk, position, action, by, at, edit, sha256 FROM decision WHERE run = ? AND undone_at IS NULL"
+        " ORDER BY seq",
+        (run_id,),
+    )
+    return [DecisionRow(**dict(row)) for row in rows]
+
+
 def events(db: sqlite3.Connection, run_id: str, chunk: int | None = None) -> list[dict[str, Any]]:
     where = "run = ?" if chunk is None else "run = ? AND chunk = ?"
     values: tuple[Any, ...] = (run_id,) if chunk is None else (run_id, chunk)

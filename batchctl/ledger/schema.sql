@@ -78,6 +78,30 @@ CREATE TABLE tally (                       -- rows of an applied chunk that no n
   FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
 ) STRICT;
 
+CREATE TABLE share (                       -- completed rows for which the `where` of a share rule holds, as last judged
+  run   TEXT NOT NULL,
+  chunk INTEGER NOT NULL,
+  rule  TEXT NOT NULL,
+  rows  INTEGER NOT NULL CHECK (rows >= 0),
+  PRIMARY KEY (run, chunk, rule),
+  FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
+) STRICT;
+
+CREATE TABLE decision (                    -- what a person decided about one row; the newest that is not undone counts
+  seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+  run       TEXT NOT NULL,
+  chunk     INTEGER NOT NULL,              -- the chunk whose answer it is about
+  position  INTEGER NOT NULL,              -- of the row in the source
+  action    TEXT NOT NULL,                 -- accept, reject, edit
+  by        TEXT NOT NULL,
+  at        TEXT NOT NULL,
+  edit      TEXT,                          -- name of the file in review/ that holds note and edited answer
+  sha256    TEXT,                          -- of that file
+  undone_at TEXT,
+  FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
+) STRICT;
+CREATE UNIQUE INDEX one_decision ON decision (run, chunk, position) WHERE undone_at IS NULL;
+
 CREATE TABLE intent (                      -- one try to create one batch
   id            TEXT PRIMARY KEY,
   run           TEXT NOT NULL,

@@ -1,6 +1,7 @@
 """The only writer of states. A move names where it may start; it moves exactly what it names or raises `StaleState`.
 
-What is published, and the state `published`, is written beside this, in `publications.py`.
+What is published, and the state `published`, is written beside this, in `publications.py`; what people decide about
+single rows in `decisions.py`, by the same rules. Nothing else writes.
 
 Every function here runs inside a transaction its caller opened (`Ledger.transaction`), so that a state, its event and
 the facts that belong to it are committed together.
@@ -353,9 +354,13 @@ def apply(
     usage: Mapping[str, int],
     cost: int | None,
     unmetered: int,
+    shares: Mapping[str, int] | None = None,
     because: str,
 ) -> None:
-    """What we made of the results counts from here on. Judging again replaces the earlier verdicts and their cost."""
+    """What we made of the results counts from here on. Judging again replaces the earlier verdicts and their cost.
+
+    `shares`: completed rows by share rule.
+    """
     move(
         db,
         run,
@@ -372,6 +377,11 @@ def apply(
     db.executemany(
         "INSERT INTO tally (run, chunk, state, reason, rows, copied) VALUES (?, ?, ?, ?, ?, ?)",
         [(run, chunk, state, reason, rows, copied) for (state, reason), (rows, copied) in tallies.items()],
+    )
+    db.execute("DELETE FROM share WHERE run = ? AND chunk = ?", (run, chunk))
+    db.executemany(
+        "INSERT INTO share (run, chunk, rule, rows) VALUES (?, ?, ?, ?)",
+        [(run, chunk, rule, rows) for rule, rows in (shares or {}).items()],
     )
     db.execute(
         "UPDATE chunk SET published = NULL WHERE run = ? AND number = ? AND published != ?",

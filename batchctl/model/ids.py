@@ -10,6 +10,8 @@ import hashlib
 
 DIGEST_BYTES = 16
 CUSTOM_ID_LENGTH = 8 + 1 + 16 + 1 + 6 + 1 + 2
+KEY = slice(9, 25)
+"""The part of a custom_id that is of the record key."""
 
 
 def digest(*parts: bytes) -> bytes:

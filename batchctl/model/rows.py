@@ -37,6 +37,15 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     MISSING = "missing"
     CONFLICT = "conflict"
+    SAMPLE = "sample"  # nothing is wrong: a person looks at a share of the good rows as well
+
+
+class Action(StrEnum):
+    """What a person may decide about a row."""
+
+    ACCEPT = "accept"  # the answer is good as it is
+    REJECT = "reject"  # it is not: the row has failed
+    EDIT = "edit"  # this is the answer
 
 
 class Retry(StrEnum):
@@ -92,6 +101,27 @@ class Verdict:
     request_id: str = ""
     model: str = ""
     created_at: int | None = None  # Unix seconds, the provider's clock
+    shares: tuple[int, ...] = ()  # numbers of the share rules whose `where` holds for it
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about one row. `output` is the edited answer, JSON on one line."""
+
+    action: Action
+    by: str
+    at: str
+    note: str = ""
+    output: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What came of a row's attempts: taken without an answer (of them missing ones), answered and paid."""
+
+    runs: int = 0
+    paid: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

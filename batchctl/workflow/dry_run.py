@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import orjson
 
 from batchctl.files import open_private
 from batchctl.judging.decide import Judge
+from batchctl.judging.rules import Rules
 from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.model.batches import LiveAnswer
@@ -29,6 +30,7 @@ from batchctl.providers.guard import Guarded
 from batchctl.workflow import money
 from batchctl.workflow.forecast import METHOD, Forecast, Point, forecast
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.rules import check_rules, columns_of, rule_book
 from batchctl.workflow.sampling import Sampled, sample_of
 from batchctl.workflow.submit import is_simulated, note_edits
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
@@ -50,6 +52,7 @@ def dry_run(options: Options, *, rows: int | None = None) -> Report:
 def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) -> Report:
     """`dry_run` in an open workspace."""
     plan = workspace.frozen_plan()
+    check_rules(workspace.current_plan() or plan, columns_of(workspace, run))
     policy = workspace.policy.sample
     count = policy.rows if rows is None else rows
     chunks = [one for one in queries.chunks(workspace.ledger.db, run.id) if one.attempt == 1]
@@ -81,7 +84,7 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
     )
     stored |= _ask(workspace, provider, plan, run, fresh, path)
     answers = [stored[one.key] for one in sample]
-    judged = _judge(plan, workspace, answers)
+    judged = _judge(plan, workspace, sample, answers)
     answered = [bool(one["status"]) for one in answers]
     found = _Tried(sample, judged, answered, total, sum(one.bytes for one in chunks))
     return _report(workspace, run, plan, found, calls=len(fresh))
@@ -180,17 +183,20 @@ def _call(workspace: Workspace, provider: Guarded, endpoint: str, body: bytes) -
     raise AssertionError("unreachable")
 
 
-def _judge(plan: Plan, workspace: Workspace, answers: list[dict[str, Any]]) -> list[Verdict]:
+def _judge(plan: Plan, workspace: Workspace, sample: list[Sampled], answers: list[dict[str, Any]]) -> list[Verdict]:
     current = workspace.current_plan() or plan
-    judge = Judge(current.schema(), parse=current.job.output.parse, review_refused=current.job.review.refused)
+    book = rule_book(current.job, current.where["job"])
+    rules = Rules(replace(book, when=None, sample=Fraction(0)))  # a row that a person shall see has a valid answer
+    job = current.job
+    judge = Judge(current.schema(), parse=job.output.parse, review_refused=job.review.refused, rules=rules)
     reader = READERS[plan.wire]
     verdicts = []
-    for answer in answers:
+    for one, answer in zip(sample, answers, strict=True):
         if answer["status"] == 200:
             extracted = reader.body(answer["body"], plan.endpoint, plan.job.output.mode)
         else:
             extracted = reader.http_error(answer["status"], answer["body"])
-        verdicts.append(judge.verdict(extracted))
+        verdicts.append(judge.verdict(extracted, one.row))
     return verdicts
 
 

@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name, verdicts_name
+from batchctl.judging.decide import settled
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.rows import RowState
+from batchctl.workflow.decided import decisions
 from batchctl.workflow.workspace import Workspace
 
 DONE = (RowState.COMPLETED, RowState.PUBLISHED)
@@ -59,12 +61,34 @@ class History:
         directory = self.workspace.state / run.id
         names = [rows_name(chunk.number), *([copies_name(chunk.number)] if chunk.copies else [])]
         for name in names:
-            table = segments.read(directory / "chunks" / name, ["id", "key", "line"])
+            table = segments.read(directory / "chunks" / name, ["id", "key", "line", "position"])
             ids, keys = (table.column(one).combine_chunks() for one in ("id", "key"))
             if chunk.state is not ChunkState.APPLIED:
                 yield ids, keys, pa.array([False] * len(ids))
                 continue
-            verdicts = directory / "results" / verdicts_name(chunk.number, chunk.attempt)
-            states = segments.column(verdicts, "state").combine_chunks().take(table.column("line").combine_chunks())
+            states = self._states(run, chunk, table, copied=name != names[0])
             kept = pc.is_in(states, value_set=pa.array([str(one) for one in self.settled]))
             yield ids, keys.filter(kept), pc.equal(states, str(RowState.COMPLETED))
+
+    def _states(self, run: queries.Run, chunk: queries.Chunk, table: pa.Table, *, copied: bool) -> pa.Array:
+        """The state of each row of a segment: its verdict, or what a person decided."""
+        directory = self.workspace.state / run.id
+        path = directory / "results" / verdicts_name(chunk.number, chunk.attempt)
+        verdicts = segments.read(path, ["state", "reason", "output"])
+        own = segments.first_of_copies(len(verdicts), chunk.requests)
+        if own is not None and copied:
+            places = pa.array(range(own, len(verdicts)))
+        else:
+            places = table.column("line").combine_chunks()
+        states = verdicts.column("state").combine_chunks().take(places)
+        decided = decisions(directory, self.workspace.ledger.db, run.id).get(chunk.number)
+        if not decided:
+            return states
+        now = states.to_pylist()
+        for number, position in enumerate(table.column("position").to_pylist()):
+            if position in decided:
+                place = places[number].as_py()
+                reason, output = (verdicts.column(name)[place].as_py() for name in ("reason", "output"))
+                answer = None if output is None else output.encode()
+                now[number] = str(settled(now[number], reason, "", answer, decided[position]).state)
+        return pa.array(now, pa.string())

@@ -11,29 +11,34 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import VERDICTS, SegmentWriter
 from batchctl.files import BLOCK_BYTES, sync_directory
-from batchctl.judging.decide import Judge
+from batchctl.judging.caps import Caps, capped
+from batchctl.judging.decide import Judge, drawn
 from batchctl.judging.extracted import Extracted
+from batchctl.judging.rules import RuleBook, Rules
 from batchctl.judging.schema import Schema
 from batchctl.judging.wires import READERS
-from batchctl.model.rows import Reason, Retry, RowState, Usage, Verdict
+from batchctl.model.ids import KEY
+from batchctl.model.rows import FAILED, Decision, Reason, Retry, RowState, Tries, Verdict
 from batchctl.prices import Rates
+from batchctl.workflow.tallying import Tally, record
 
-TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 LINE_BYTES = 64_000_000  # a longer line is not an answer
 BATCH_ROWS = 500
 BOM = b"\xef\xbb\xbf"
+_LIMITED = frozenset((*FAILED, RowState.REVIEW_REQUIRED))
+_NONE = Tries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,10 @@ class Task:
     schema_where: str
     parse: str
     review_refused: bool
+    rules: RuleBook = field(default_factory=RuleBook)
+    caps: Caps = field(default_factory=Caps)
+    before: Mapping[int, Tries] = field(default_factory=dict)  # by position: what came of earlier attempts
+    decisions: Mapping[int, Decision] = field(default_factory=dict)  # by position
     rates: Rates | None = None  # what a token cost; None: unknown
     superseded: pa.Array | None = None  # positions that a newer chunk has taken over
     refused: str | None = None  # file with the provider's complaints when the whole batch was refused
@@ -69,6 +78,7 @@ class Judged:
     cost: int | None  # picodollars of the answers whose tokens are known; None without a price
     metered: int  # requests whose tokens are known
     unmetered: int  # requests that may be billed and whose tokens nobody has told us
+    shares: Mapping[str, int]  # by share rule: completed rows for which its `where` holds
     quarantined: Mapping[str, int]
 
 
@@ -177,57 +187,165 @@ def judge_chunk(task: Task) -> Judged:
 
 
 def _judge(task: Task, *, exact: bool) -> Judged:
-    schema = None if task.schema_text is None else Schema.load(task.schema_text, task.schema_where)
-    judge = Judge(schema, parse=task.parse, review_refused=task.review_refused)
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
     found = index(paths, ids, READERS[task.wire].id_field, exact=exact)
-    complaints = _complaints(task)
-    counter = _Counter(task)
     target = task.results / verdicts_name(task.number, task.attempt)
     part = target.with_name(target.name + ".part")
-    results = _Results(paths)
+    work = _Work(task, _Results(paths), found, exact)
     try:
         with SegmentWriter(part, VERDICTS) as out:
-            pending: list[tuple[Any, ...]] = []
-            for custom_id, line in ids.items():
-                spot = found.places[line]
-                if spot is None:
-                    verdict = complaints(line) if complaints else _missing()
-                elif line in found.others:
-                    verdict = _several(judge, [spot, *found.others[line]], results, custom_id, task, found)
-                else:
-                    verdict = _one(judge, results.line(spot), custom_id, task, found, exact)
-                cost = counter.add(line, verdict)
-                pending.append(_record(verdict, cost))
-                if len(pending) >= BATCH_ROWS:
-                    out.add_columns(list(zip(*pending, strict=True)))
-                    pending.clear()
-            if pending:
-                out.add_columns(list(zip(*pending, strict=True)))
+            work.requests(out)
+            work.copies(out)
     finally:
-        results.close()
+        work.results.close()
     os.replace(part, target)
     sync_directory(task.results)
+    tally = work.tally
+    names = [one.name for one in task.rules.shares]
     return Judged(
         out.sha256,
-        counter.tallies(),
-        counter.usage,
-        counter.cost,
-        counter.metered,
-        counter.unmetered,
+        tally.tallies(),
+        tally.usage,
+        tally.cost,
+        tally.metered,
+        tally.unmetered,
+        {name: tally.shares[place] for place, name in enumerate(names)},
         dict(found.quarantined),
     )
 
 
-def _one(judge: Judge, raw: bytes, custom_id: bytes, task: Task, found: Index, exact: bool) -> Verdict:
-    extracted = _extract(raw, custom_id, task)
-    if extracted is None:
-        if not exact:
+class _Work:
+    """Judging one chunk: first its requests in line order, then the rows that copy their answers."""
+
+    def __init__(self, task: Task, results: _Results, found: Index, exact: bool) -> None:
+        self.task = task
+        self.results = results
+        self.found = found
+        self.exact = exact
+        schema = None if task.schema_text is None else Schema.load(task.schema_text, task.schema_where)
+        rules = Rules(task.rules) if task.rules else None
+        self.judge = Judge(schema, parse=task.parse, review_refused=task.review_refused, rules=rules)
+        self.tally = Tally(task.rates, rules, task.decisions)
+        self._complaints = _complaints(task)
+        self._reads_rows = rules is not None and (rules.needs_row or bool(task.decisions))
+        self._own = rules is not None and rules.needs_row  # copies are judged with their own row
+        self._gone = frozenset() if task.superseded is None else frozenset(task.superseded.to_pylist())
+        self._kept: dict[int, Verdict] = {}  # by line: what copies take over
+
+    def requests(self, out: SegmentWriter) -> None:
+        """One verdict for each request line."""
+        task, tally = self.task, self.tally
+        copied = set() if not task.copies or self._own else set(self._copied_lines())
+        names = ("custom_id", "position", "row") if self._reads_rows else ("custom_id", "position")
+        line = 0
+        for columns in segments.batches(task.chunks / rows_name(task.number), names, size=BATCH_ROWS):
+            rows = columns[2] if self._reads_rows else repeat(None)
+            records = []
+            for custom_id, position, row in zip(columns[0], columns[1], rows, strict=False):
+                verdict = self._verdict(line, custom_id, position, row)
+                records.append(record(verdict, tally.request(verdict)))
+                if position not in self._gone:
+                    tally.row(verdict, position, row)
+                if line in copied:
+                    self._kept[line] = verdict
+                line += 1
+            out.add_columns(list(zip(*records, strict=True)))
+
+    def copies(self, out: SegmentWriter) -> None:
+        """Count the rows that copy an answer. Where rules look at the row, each has a verdict of its own: it is written
+        after those of the requests, in the order of the copies."""
+        task = self.task
+        if not task.copies:
+            return
+        path = task.chunks / copies_name(task.number)
+        ids = [] if not self._own else segments.column(task.chunks / rows_name(task.number), "custom_id").to_pylist()
+        for position, line, row in segments.tuples(path, ("position", "line", "row")):
+            if self._own:
+                verdict = self._verdict(line, ids[line].encode(), position, row, again=True)
+                out.add(*record(replace(verdict, usage=None, paid=False), 0))
+            else:
+                verdict = self._kept[line]
+            if position not in self._gone:
+                self.tally.row(verdict, position, row, copied=True)
+
+    def _copied_lines(self) -> list[int]:
+        lines: list[int] = segments.column(self.task.chunks / copies_name(self.task.number), "line").to_pylist()
+        return lines
+
+    def _verdict(
+        self, line: int, custom_id: bytes, position: int, row: bytes | None, *, again: bool = False
+    ) -> Verdict:
+        """The verdict on one row. `again`: its line was judged before, for another row."""
+        spot = self.found.places[line]
+        if spot is None:
+            verdict = self._complaints(line) if self._complaints else _missing()
+        elif line in self.found.others:
+            verdict = self._several([spot, *self.found.others[line]], custom_id, row, again=again)
+        else:
+            verdict = self._one(self.results.line(spot), custom_id, row, again=again)
+        if verdict.state in _LIMITED:
+            before = self.task.before.get(position, _NONE)
+            return capped(verdict, before, self.task.attempt, self.task.caps)
+        return verdict
+
+    def _one(self, raw: bytes, custom_id: bytes, row: bytes | None, *, again: bool) -> Verdict:
+        extracted = _extract(raw, custom_id, self.task)
+        if extracted is None:
+            if not self.exact:
+                raise Mismatch
+            if not again:
+                self.found.quarantined["unreadable"] += 1
+            return _missing("its result line cannot be read")
+        return self.judge.verdict(extracted, row, drawn=self._drawn(custom_id))
+
+    def _drawn(self, custom_id: bytes) -> bool:
+        share = self.task.rules.sample
+        return bool(share) and drawn(custom_id[KEY].decode(), share)
+
+    def _several(
+        self, spots: list[tuple[int, int, int]], custom_id: bytes, row: bytes | None, *, again: bool
+    ) -> Verdict:
+        """More than one line for a request: the same answer counts once, different ones go to a person."""
+        found = [_extract(self.results.line(spot), custom_id, self.task) for spot in spots]
+        lines = [one for one in found if one is not None]
+        if not lines:
             raise Mismatch
-        found.quarantined["unreadable"] += 1
-        return _missing("its result line cannot be read")
-    return judge.verdict(extracted)
+        if not again:
+            self.found.quarantined["repeated"] += len(lines) - 1
+        first = lines[0]
+        answers = {repr((one.text, one.value, one.reason, one.detail)) for one in lines}
+        if len(answers) == 1:
+            return self.judge.verdict(first, row, drawn=self._drawn(custom_id))
+        said = f"{len(lines)} different results for one request; all are in the results file under {custom_id.decode()}"
+        return Verdict(
+            RowState.REVIEW_REQUIRED,
+            Reason.CONFLICT,
+            said,
+            None,
+            next((one.usage for one in lines if one.usage is not None), None),
+            Retry.CHANGE,
+            any(one.paid for one in lines),
+            first.request_id,
+            first.model,
+            first.created_at,
+        )
+
+
+def evidence(task: Task, line: int) -> list[Extracted]:
+    """Everything that came back for one request of a chunk, for a person to look at."""
+    ids = expected(task.chunks, task.number)
+    paths = [task.results / name for name in task.files]
+    found = index(paths, ids, READERS[task.wire].id_field, exact=True)
+    custom_id = next(one for one, place in ids.items() if place == line)
+    first = found.places[line]
+    results = _Results(paths)
+    try:
+        spots = [] if first is None else [first, *found.others.get(line, [])]
+        lines = [_extract(results.line(spot), custom_id, task) for spot in spots]
+    finally:
+        results.close()
+    return [one for one in lines if one is not None]
 
 
 def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:
@@ -239,34 +357,6 @@ def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:
     if extracted.custom_id is None or extracted.custom_id.encode("utf-8", "surrogatepass") != custom_id:
         return None
     return extracted
-
-
-def _several(
-    judge: Judge, spots: list[tuple[int, int, int]], results: _Results, custom_id: bytes, task: Task, found: Index
-) -> Verdict:
-    """More than one line for a request: the same answer counts once, different ones go to a person."""
-    lines = [one for one in (_extract(results.line(spot), custom_id, task) for spot in spots) if one is not None]
-    if not lines:
-        raise Mismatch
-    found.quarantined["repeated"] += len(lines) - 1
-    first = lines[0]
-    answers = {repr((one.text, one.value, one.reason, one.detail)) for one in lines}
-    verdict = judge.verdict(first)
-    if len(answers) == 1:
-        return verdict
-    detail = f"{len(lines)} different results for one request; all are in the results file under {custom_id.decode()}"
-    return Verdict(
-        RowState.REVIEW_REQUIRED,
-        Reason.CONFLICT,
-        detail,
-        None,
-        next((one.usage for one in lines if one.usage is not None), None),
-        Retry.CHANGE,
-        any(one.paid for one in lines),
-        first.request_id,
-        first.model,
-        first.created_at,
-    )
 
 
 def _missing(detail: str = "the batch ended without a result for this row") -> Verdict:
@@ -290,103 +380,3 @@ def _complaints(task: Task) -> Any:
         return Verdict(RowState.PROVIDER_ERROR, Reason.PROVIDER, detail, retry=Retry.TRANSIENT)
 
     return verdict
-
-
-class _Counter:
-    """Rows by state and reason, copies counted with the request that pays for them, taken-over rows left out."""
-
-    def __init__(self, task: Task) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._copied: dict[tuple[str, str], int] = {}
-        self._tokens = [0, 0, 0, 0, 0, 0]
-        self._rates = task.rates
-        self._cost = 0
-        self.metered = 0
-        self.unmetered = 0
-        self._gone = b""
-        self._copies: Counter[int] = Counter()
-        rows = segments.column(task.chunks / rows_name(task.number), "position").combine_chunks()
-        if task.superseded is not None:
-            mask = pc.is_in(rows, value_set=task.superseded)
-            self._gone = bytes(mask.cast(pa.uint8()).to_pylist())
-        if task.copies:
-            table = segments.read(task.chunks / copies_name(task.number), ["position", "line"])
-            lines = table.column("line").combine_chunks()
-            if task.superseded is not None:
-                kept = pc.invert(pc.is_in(table.column("position").combine_chunks(), value_set=task.superseded))
-                lines = lines.filter(kept)
-            self._copies.update(lines.to_pylist())
-
-    @property
-    def cost(self) -> int | None:
-        return None if self._rates is None else self._cost
-
-    def add(self, line: int, verdict: Verdict) -> int | None:
-        """Count one verdict; what its request cost in picodollars, or None when nobody can tell."""
-        key = (verdict.state, verdict.reason or "")
-        if not self._gone or not self._gone[line]:
-            self._counts[key] = self._counts.get(key, 0) + 1
-        if self._copies:
-            copies = self._copies.get(line, 0)
-            if copies:
-                self._counts[key] = self._counts.get(key, 0) + copies
-                self._copied[key] = self._copied.get(key, 0) + copies
-        usage = verdict.usage
-        if usage is not None:
-            total = self._tokens
-            total[0] += usage.input_tokens
-            total[1] += usage.output_tokens
-            total[2] += usage.cached_tokens
-            total[3] += usage.cache_write_tokens
-            total[4] += usage.reasoning_tokens
-        if verdict.paid:
-            self._tokens[5] += 1
-        if usage is None:
-            if verdict.paid or verdict.reason is Reason.MISSING:
-                self.unmetered += 1
-                return None
-            return 0  # refused, expired or cancelled before it ran: not billed
-        self.metered += 1
-        if self._rates is None:
-            return None
-        cost = self._rates.cost(usage)
-        self._cost += cost
-        return cost
-
-    @property
-    def usage(self) -> dict[str, int]:
-        return dict(zip((*TOKENS, "paid_requests"), self._tokens, strict=True))
-
-    def tallies(self) -> dict[tuple[str, str], tuple[int, int]]:
-        return {(str(key[0]), str(key[1])): (count, self._copied.get(key, 0)) for key, count in self._counts.items()}
-
-
-def _record(verdict: Verdict, cost: int | None) -> tuple[Any, ...]:
-    """A verdict as a row of its segment."""
-    usage = verdict.usage
-    return (
-        verdict.state,
-        verdict.reason or "",
-        verdict.detail,
-        verdict.output,
-        verdict.retry,
-        verdict.paid,
-        None if usage is None else usage_json(usage),
-        verdict.request_id,
-        verdict.model,
-        verdict.created_at,
-        cost,
-    )
-
-
-def usage_json(usage: Usage) -> bytes:
-    return (
-        b'{"input_tokens":%d,"output_tokens":%d,"cached_tokens":%d,"cache_write_tokens":%d,"reasoning_tokens":%d}'
-        % (
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_tokens,
-            usage.cache_write_tokens,
-            usage.reasoning_tokens,
-        )
-    )

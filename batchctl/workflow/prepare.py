@@ -22,6 +22,7 @@ from batchctl.workflow.packing import Outcome, Packing
 from batchctl.workflow.rejects import Rejects
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import settings_row
+from batchctl.workflow.rules import check_rules
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 
@@ -60,6 +61,7 @@ def prepared(
         spool=workspace.state / "stdin",
     )
     source = open_source(spec)
+    check_rules(plan, source.selected)
     earlier = queries.runs(ledger.db, job.name)
     newest = earlier[-1] if earlier and earlier[-1].shape_sha256 == plan.shape else None
     if newest is not None and newest.source_stamp == source.stamp():

@@ -29,6 +29,7 @@ from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import Outgoing, Taken, check_key, columns_of, destinations, key_of, names_rows
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
+from batchctl.workflow.rules import broken_shares
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened
@@ -148,7 +149,7 @@ def _check_ready(workspace: Workspace, run: queries.Run, ways: Ways) -> None:
             hint=TO_REVIEW.format(run=run.id),
             code="pending_review",
         )
-    broken = broken_rules(workspace, run)
+    broken = [one.words for one in broken_shares(workspace, run)]
     if broken:
         raise GateFailed(
             f"{plural(len(broken), 'rule')} over the whole run {'is' if len(broken) == 1 else 'are'} broken",
@@ -157,11 +158,6 @@ def _check_ready(workspace: Workspace, run: queries.Run, ways: Ways) -> None:
             hint="correct the prompt or the rule, then `batchctl validate` and publish",
             code="rule",
         )
-
-
-def broken_rules(_workspace: Workspace, _run: queries.Run) -> list[str]:
-    """Run-level rules that do not hold, in words. Rules are refused by the job file's reader until they are built."""
-    return []
 
 
 # --- what -----------------------------------------------------------------------------------------------------------
@@ -194,8 +190,13 @@ def _content(
     ways: Ways,
 ) -> str:
     """A digest of everything the target's rows depend on."""
+    db = workspace.ledger.db
     verdicts = [
-        [run.id, [(one.number, one.verdicts_sha256) for one in queries.chunks(workspace.ledger.db, run.id)]]
+        (
+            run.id,
+            [(one.number, one.verdicts_sha256) for one in queries.chunks(db, run.id)],
+            queries.decisions(db, run.id),
+        )
         for run in runs
     ]
     columns = [(one.column.name, one.column.kind, one.place, one.name) for one in taken]

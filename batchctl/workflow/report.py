@@ -27,6 +27,7 @@ from batchctl.prices import as_usd, picos, usd_text
 from batchctl.report_html import page
 from batchctl.workflow.money import books, cost
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.rules import broken_shares, share_facts
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -92,6 +93,7 @@ def _facts(workspace: Workspace, run: queries.Run, balance: dict[str, int]) -> d
         "spend": [{"for": word, "usd": None if found.unpriced else as_usd(amount)} for word, amount in purposes],
         "usage": _usage(chunks),
         "failures": queries.reasons(db, run.id),
+        "broken_rules": share_facts(broken_shares(workspace, run)),
         "attempts": [
             {"attempt": one.attempt, "requests": one.requests, "failures": dict(one.reasons.most_common())}
             for one in attempts
@@ -119,7 +121,7 @@ def _failures(
         if chunk.state is not ChunkState.APPLIED:
             continue
         path = workspace.directory(run.id) / "results" / verdicts_name(chunk.number, chunk.attempt)
-        counted = segments.column(path, "reason").value_counts().to_pylist()
+        counted = segments.column(path, "reason").slice(0, chunk.requests).value_counts().to_pylist()
         reasons = Counter({one["values"]: one["counts"] for one in counted if one["values"]})
         known = attempts.setdefault(chunk.attempt, _History(chunk.attempt, 0, Counter()))
         known.reasons.update(reasons)
@@ -222,6 +224,10 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in one["failures"].items())
         sent = plural(one["requests"], "request")
         lines.append(f"  attempt {one['attempt']}   {sent}, {failed:,} failed   {kinds}".rstrip())
+    for one in facts["broken_rules"]:
+        lines.append(
+            f"  broken over the run: {one['name']}: {one['share']:.1%}, at most {one['max_share'] * 100:g}% allowed"
+        )
     taken = facts["turnaround"]
     if taken["p50_seconds"] is not None:
         line = f"  turnaround   p50 {span(taken['p50_seconds'])}, p90 {span(taken['p90_seconds'])}"

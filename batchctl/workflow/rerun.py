@@ -11,6 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +21,51 @@ import pyarrow.compute as pc
 
 from batchctl import jobfile
 from batchctl.chunks import segments
-from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
+from batchctl.chunks.names import copies_name, lines_name, rows_name
 from batchctl.chunks.segments import COPIES, SegmentWriter
 from batchctl.chunks.write import Packed, Packer
 from batchctl.files import make_directory, sync_directory, sync_file
+from batchctl.judging.caps import MOST_ATTEMPTS, after
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState, NewChunk
 from batchctl.model.errors import Exit, UsageError
 from batchctl.model.ids import record_key
-from batchctl.model.rows import FAILED, Reason, Retry, RowState, Unusable
+from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Unusable, Verdict
 from batchctl.workflow import reconcile
+from batchctl.workflow.decided import decisions
+from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import cost
 from batchctl.workflow.poll import Pass, looked
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk, row_encoder, settings_row
 from batchctl.workflow.results import write_results
+from batchctl.workflow.rules import caps
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
+from batchctl.workflow.tries import tries_before
 from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened, plan_for
 
 REPEATABLE = (Retry.TRANSIENT, Retry.USER, Retry.BILLING)
-DOUBTFUL = (Reason.REFUSED, Reason.CONFLICT)
+REASONS = tuple(one for one in Reason if one is not Reason.SAMPLE)
+_WANTED = frozenset(str(one) for one in (*FAILED, RowState.REVIEW_REQUIRED))
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRow:
-    position: int
-    chunk: int
-    attempt: int
-    source_id: str
-    row: bytes
-    state: str
-    reason: str
-    retry: str
-    settings: str
-    copied: bool
+    """A failed or doubtful row, and what speaks for or against another attempt."""
+
+    judged: JudgedRow
     elsewhere: bool  # a later run of the job has the row: it answers it, or asks for it
+    tries: Tries
+
+    @property
+    def attempt(self) -> int:
+        return self.judged.chunk.attempt
+
+    @property
+    def settings(self) -> str:
+        return self.judged.chunk.settings
 
 
 def rerun(
@@ -68,19 +77,19 @@ def rerun(
     rerun_file: str | None = None,
 ) -> Report:
     """Prepare and send a new attempt for the failed rows the policy allows; `only` narrows it to some reasons."""
-    unknown = [one for one in only if one not in list(Reason)]
+    unknown = [one for one in only if one not in REASONS]
     if unknown:
         raise UsageError(
             f"`{unknown[0]}` is not a reason",
             where="--only",
             effect="nothing was sent",
-            hint="use " + ", ".join(Reason),
+            hint="use " + ", ".join(REASONS),
         )
     check_target(rerun_file)
     with opened(options, write=True) as workspace:
         run = workspace.run
         workspace.lock()
-        work = _Rerun(workspace, run, frozenset(only), same_prompt)
+        work = _Rerun(workspace, run, frozenset(only), same_prompt=same_prompt)
         chosen = work.choose()
         if rerun_file is not None:
             copy_rerun(workspace.directory(run.id) / "rerun.jsonl", Path(rerun_file))
@@ -121,18 +130,29 @@ def rerun(
 class _Rerun:
     """One rerun: which rows, under which plan, into which chunks."""
 
-    def __init__(self, workspace: Workspace, run: queries.Run, only: frozenset[str], same_prompt: bool) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        run: queries.Run,
+        only: frozenset[str] = frozenset(),
+        *,
+        same_prompt: bool = False,
+        automatic: bool = False,
+    ) -> None:
         self.workspace = workspace
+        self.automatic = automatic
         self.run = run
         self.only = only
         self.same_prompt = same_prompt
         self.current = workspace.current_plan() or workspace.frozen_plan()
         self.retry = workspace.policy.retry
+        self.caps = caps(workspace.policy)
         self.truncated_plan = self._truncated_plan()
         self.plans: dict[str, Plan] = {}
         self.groups: Counter[tuple[str, int]] = Counter()  # (settings, attempt) to rows
         self.skipped: Counter[str] = Counter()
         self.chunks = queries.chunks(workspace.ledger.db, run.id)
+        self.decided = decisions(workspace.directory(run.id), workspace.ledger.db, run.id)
         self.later = [one for one in queries.runs(workspace.ledger.db, run.job) if one.number > run.number]
 
     def _truncated_plan(self) -> Plan | None:
@@ -169,39 +189,25 @@ class _Rerun:
     def failed(self) -> Iterator[FailedRow]:
         """Every failed or doubtful row as its newest chunk has it, each once, in source order."""
         streams = [self._failed_of(one) for one in self.chunks if one.state is ChunkState.APPLIED]
-        return heapq.merge(*streams, key=lambda row: row.position)
+        return heapq.merge(*streams, key=lambda row: row.judged.position)
 
     def _failed_of(self, chunk: Chunk) -> Iterator[FailedRow]:
         directory = self.workspace.directory(self.run.id)
-        verdicts = segments.read(
-            directory / "results" / verdicts_name(chunk.number, chunk.attempt), ["state", "reason", "retry"]
-        )
-        states = verdicts.column("state").to_pylist()
-        wanted = {str(one) for one in (*FAILED, RowState.REVIEW_REQUIRED)}
-        if not wanted.intersection(states):
+        failed = judged_rows(directory, chunk, self.decided.get(chunk.number, {}), _WANTED)
+        first = next(failed, None)
+        if first is None:
             return
-        reasons, retries = (verdicts.column(name).to_pylist() for name in ("reason", "retry"))
         gone = superseded(self.workspace, chunk, self.chunks)
         skip = set() if gone is None else set(gone.to_pylist())
         names = [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else [])
-        paths = [directory / "chunks" / name for name in names]
-        elsewhere = {position for path in paths for position in self._in_later_runs(path)}
-        streams = [self._ordered(path, copied=bool(turn)) for turn, path in enumerate(paths)]
-        for position, source_id, line, row, copied in heapq.merge(*streams, key=lambda one: one[0]):
-            if states[line] in wanted and position not in skip:
-                yield FailedRow(
-                    position,
-                    chunk.number,
-                    chunk.attempt,
-                    source_id.decode(),
-                    row,
-                    states[line],
-                    reasons[line],
-                    retries[line],
-                    chunk.settings,
-                    copied,
-                    position in elsewhere,
-                )
+        elsewhere = {position for name in names for position in self._in_later_runs(directory / "chunks" / name)}
+        before = tries_before(self.workspace, chunk, self.chunks)
+        for one in chain([first], failed):
+            if one.position not in skip:
+                kind = Reason(one.reason) if one.reason else None
+                verdict = Verdict(RowState(one.state), kind, retry=Retry(one.retry), paid=one.paid)
+                tries = after(before.get(one.position, Tries()), verdict)
+                yield FailedRow(one, one.position in elsewhere, tries)
 
     def _in_later_runs(self, path: Path) -> list[int]:
         """Positions of the rows of a segment whose source id a later run of the job has as well."""
@@ -218,31 +224,44 @@ class _Rerun:
         positions: list[int] = rows.column("position").combine_chunks().filter(found).to_pylist()
         return positions
 
-    @staticmethod
-    def _ordered(path: Path, *, copied: bool) -> Iterator[tuple[Any, ...]]:
-        return ((*one, copied) for one in segments.tuples(path, ("position", "id", "line", "row")))
-
     def _decide(self, row: FailedRow) -> tuple[str | None, str]:
         """The settings under which this row is sent again, or None and why it is left out ("" when not asked for)."""
-        if self.only and row.reason not in self.only:
+        judged, reason = row.judged, row.judged.reason
+        asked = bool(self.only) and reason in self.only
+        if self.only and not asked:
             return None, ""
-        if row.state == RowState.REVIEW_REQUIRED and row.reason not in self.only:
-            return None, f"{row.reason}: waits for a person"
+        if judged.state == RowState.REVIEW_REQUIRED and (not asked or reason == Reason.SAMPLE):
+            return None, f"{reason}: waits for a person"
         if row.elsewhere:
-            return None, f"{row.reason}: a later run of the job has them"
-        if row.retry in REPEATABLE:
-            if row.retry != Retry.TRANSIENT or row.attempt <= self.retry.transient:
-                return self._with(row.settings), ""
-            if self.current.settings == row.settings:
-                return None, f"{row.reason}: {plural(row.attempt, 'attempt')} used up ([retry] transient)"
+            return None, f"{reason}: a later run of the job has them"
+        if row.attempt >= MOST_ATTEMPTS:
+            return None, f"{reason}: {MOST_ATTEMPTS} attempts"
+        changed = self.current.settings != row.settings
+        if judged.retry in REPEATABLE and not judged.decision:
+            return self._repeated(row, changed)
+        raised = self.truncated_plan if reason == Reason.TRUNCATED else None
+        if raised is not None and raised.settings != row.settings and row.tries.paid <= self.caps.truncated:
+            return self._with_plan(raised), ""
+        if self.automatic:
+            further = row.tries.paid <= self.caps.further(reason)
+            if reason == Reason.TRUNCATED or not further or not (changed or reason == Reason.REFUSED):
+                return None, f"{reason}: needs a change, or a word"
             return self._with_plan(self.current), ""
-        if row.reason == Reason.TRUNCATED and self.truncated_plan is not None:
-            limit = self.retry.truncated.attempts if self.retry.truncated else 0
-            if self.truncated_plan.settings != row.settings and row.attempt <= limit:
-                return self._with_plan(self.truncated_plan), ""
-        if self.current.settings != row.settings or self.same_prompt:
+        if changed or self.same_prompt:
             return self._with_plan(self.current), ""
-        return None, f"{row.reason}: the same request would fail again"
+        return None, f"{reason}: the same request would fail again"
+
+    def _repeated(self, row: FailedRow, changed: bool) -> tuple[str | None, str]:
+        """A row that failed at the provider's side: sent as it was, as often as [retry] transient says."""
+        reason, retry = row.judged.reason, row.judged.retry
+        if self.automatic and retry == Retry.USER:
+            return None, f"{reason}: cancelled; `batchctl rerun` sends them again"
+        review = row.judged.state == RowState.REVIEW_REQUIRED  # asked for by name: a person's word
+        if retry != Retry.TRANSIENT or review or row.tries.runs <= self.caps.transient:
+            return self._with(row.settings), ""
+        if not changed or self.automatic:
+            return None, f"{reason}: {plural(row.tries.runs, 'attempt')} used up ([retry] transient)"
+        return self._with_plan(self.current), ""
 
     def _with(self, settings: str) -> str:
         if settings not in self.plans:
@@ -269,10 +288,11 @@ class _Rerun:
             group = _Group(directory / "chunks", self.run.id, plan, attempt, number)
             rows = (row for row in self.failed() if row.attempt + 1 == attempt and self._decide(row)[0] == settings)
             for row in rows:
-                group.add(row)
-                key = (row.state, row.reason)
-                taken.setdefault(row.chunk, Counter())[key] += 1
-                copied.setdefault(row.chunk, Counter())[key] += int(row.copied)
+                group.add(row.judged)
+                judged = row.judged
+                key = (judged.state, judged.reason)
+                taken.setdefault(judged.chunk.number, Counter())[key] += 1
+                copied.setdefault(judged.chunk.number, Counter())[key] += int(judged.copied)
             chunks = group.finish()
             made += chunks
             number += len(chunks)
@@ -358,7 +378,7 @@ class _Group:
         self.copies: list[tuple[int, str, bytes, int, str, bytes]] = []
         self.count = 0
 
-    def add(self, row: FailedRow) -> None:
+    def add(self, row: JudgedRow) -> None:
         encoded = self.encode(orjson.loads(row.row))
         if isinstance(encoded, Unusable):
             raise UsageError(

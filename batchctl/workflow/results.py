@@ -8,11 +8,12 @@ grow with the run.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,18 @@ from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import RandomRows
 from batchctl.files import replacing
+from batchctl.judging.decide import settled
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
-from batchctl.model.rows import FAILED, RowState
+from batchctl.model.rows import FAILED, Decision, RowState
 from batchctl.prices import as_usd
+from batchctl.workflow.decided import decisions
 
 COMPLETED, PUBLISHED = (str(one).encode() for one in (RowState.COMPLETED, RowState.PUBLISHED))
 FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
 VERDICT_COLUMNS = ("state", "reason", "detail", "output", "usage", "request_id", "model", "created_at", "cost")
+ANSWERED = (str(RowState.COMPLETED).encode(), str(RowState.REVIEW_REQUIRED).encode())
+"""States whose rows show their answer."""
 WRITE_LINES = 1_000
 
 Item = tuple[int, int, bytes, bytes | None]
@@ -69,12 +74,13 @@ def every_row(state: Path, db: Any, run: queries.Run) -> Iterator[Item]:
     chunks = queries.chunks(db, run.id)
     intents = queries.last_intents(db, run.id)
     settings = queries.settings(db, run.id)
+    decided = decisions(directory, db, run.id)
     streams: list[Iterator[Item]] = []
     by_attempt: dict[int, list[_Chunk]] = {}
     for row in chunks:
         intent = intents.get(row.number)
         batch = intent.batch_id if intent is not None else None
-        one = _Chunk(directory, row, settings[row.settings], batch)
+        one = _Chunk(directory, row, settings[row.settings], batch, decided.get(row.number, {}))
         by_attempt.setdefault(row.attempt, []).append(one)
         if row.copies:
             streams.append(one.copies())
@@ -113,8 +119,16 @@ def _chained(chunks: list[_Chunk]) -> Iterator[Item]:
 class _Chunk:
     """One chunk as lines. Constant parts are written once."""
 
-    def __init__(self, directory: Path, row: queries.Chunk, settings: queries.SettingsRow, batch: str | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        row: queries.Chunk,
+        settings: queries.SettingsRow,
+        batch: str | None,
+        decided: Mapping[int, Decision],
+    ) -> None:
         self.row = row
+        self._decided = decided
         self._directory = directory
         self._attempt = row.attempt
         self._applied = row.state is ChunkState.APPLIED
@@ -134,7 +148,7 @@ class _Chunk:
             for position, source_id, row in rows:
                 yield self._pending_item(position, source_id, row, None)
             return
-        verdicts = segments.tuples(self._verdicts, VERDICT_COLUMNS)
+        verdicts = islice(segments.tuples(self._verdicts, VERDICT_COLUMNS), self.row.requests)
         for (position, source_id, row), verdict in zip(rows, verdicts, strict=True):
             yield self._item(position, source_id, row, verdict, None)
 
@@ -146,14 +160,22 @@ class _Chunk:
                 yield self._pending_item(position, source_id, row, payer)
             return
         verdicts = RandomRows(self._verdicts, VERDICT_COLUMNS)
+        first = segments.first_of_copies(verdicts.rows, self.row.requests)
         try:
-            for position, source_id, row, line, payer in rows:
-                yield self._item(position, source_id, row, verdicts[line], payer)
+            for number, (position, source_id, row, line, payer) in enumerate(rows):
+                place = line if first is None else first + number
+                yield self._item(position, source_id, row, verdicts[place], payer)
         finally:
             verdicts.close()
 
     def _item(self, position: int, source_id: bytes, row: bytes, verdict: tuple[Any, ...], payer: bytes | None) -> Item:
         state, reason, detail, output, usage, request_id, model, created, cost = verdict
+        if position in self._decided:
+            now = settled(state.decode(), reason.decode(), detail.decode(), output, self._decided[position])
+            state, reason, detail = str(now.state).encode(), str(now.reason).encode(), now.detail.encode()
+            output = now.output
+        if state not in ANSWERED:
+            output = None
         if state == COMPLETED and self.row.is_published:
             state = PUBLISHED
         quoted = b"null" if payer is None else orjson.dumps(payer.decode())

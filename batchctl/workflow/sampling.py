@@ -28,6 +28,7 @@ class Sampled:
     body: bytes
     key: str
     size: int  # of its line in the chunk, in bytes
+    row: bytes  # the source row, JSON
     weight: Fraction = Fraction(1)
 
 
@@ -49,11 +50,11 @@ def sample_of(
         wanted = _stratified(chunks, rows, pick.partition(":")[2], count, seed)
     else:
         wanted = dict.fromkeys(random.Random(seed).sample(range(total), count), Fraction(1))
-    ids = (one for chunk in rows for (one,) in segments.tuples(chunks / rows_name(chunk.number), ("id",)))
-    for place, (line, source_id) in enumerate(zip(_lines(chunks, rows), ids, strict=True)):
+    told = (one for chunk in rows for one in segments.tuples(chunks / rows_name(chunk.number), ("id", "row")))
+    for place, (line, (source_id, row)) in enumerate(zip(_lines(chunks, rows), told, strict=True)):
         if place in wanted:
             body = live_body(line)
-            yield Sampled(source_id.decode(), body, digest(body).hex(), len(line), wanted[place])
+            yield Sampled(source_id.decode(), body, digest(body).hex(), len(line), row, wanted[place])
 
 
 def _lines(chunks: Path, rows: list[Chunk]) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from batchctl.model.errors import Exit
 from batchctl.model.rows import FAILED, RowState
 from batchctl.workflow.money import cost, cost_line
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.rules import broken_shares, share_facts
 from batchctl.workflow.submit import chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, opened
 
@@ -27,6 +28,8 @@ def status(options: Options) -> Report:
         lines = [f"{run.id}   {settings.provider}/{settings.model}   prepared {run.created_at}"]
         lines += chunk_lines(workspace, run)
         lines += [f"  {reason:<22} {count:>8,} rows" for reason, count in queries.reasons(db, run.id).items()]
+        broken = broken_shares(workspace, run)
+        lines += [f"  broken over the run: {one.words}" for one in broken]
         lines += [line for line in [cost_line(db, run, balance)] if line]
         if others:
             lines.append(f"  other runs: {', '.join(others[-5:])}" + (" ..." if len(others) > 5 else ""))
@@ -38,6 +41,7 @@ def status(options: Options) -> Report:
             "model": settings.model,
             "created_at": run.created_at,
             "reasons": queries.reasons(db, run.id),
+            "broken_rules": share_facts(broken),
             "runs": [one.id for one in queries.runs(db)],
             "unfinished": queries.unfinished(db, run.job),
             "chunks": [
@@ -64,6 +68,8 @@ def status(options: Options) -> Report:
             sent=queries.was_sent(db, run.id),
             results=str(workspace.directory(run.id) / "results.jsonl"),
         )
+        if broken and code in (Exit.OK, Exit.ATTENTION):
+            code = Exit.GATE
         return Report(
             "status",
             run.id,
@@ -100,5 +106,5 @@ def _next(
     if failed:
         return Exit.ATTENTION, f"batchctl rerun {workspace_run}   ({plural(failed, 'failed row')})"
     if balance[RowState.REVIEW_REQUIRED]:
-        return Exit.ATTENTION, f"look at the rows in `review_required` in {results}"
+        return Exit.ATTENTION, f"batchctl review list {workspace_run}"
     return Exit.OK, f"use {results}"

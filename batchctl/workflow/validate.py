@@ -11,24 +11,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import orjson
 import pyarrow as pa
 
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name
 from batchctl.files import crash_point, replacing, sha256_of
 from batchctl.ledger import queries, transitions
+from batchctl.ledger.decisions import drop_decision
 from batchctl.ledger.queries import Chunk, Intent
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
-from batchctl.model.rows import FAILED, Reason, RowState, Usage
+from batchctl.model.rows import FAILED, Decision, Reason, RowState, Usage
 from batchctl.prices import Price
-from batchctl.workflow.judge import TOKENS, Judged, Task, judge_chunk
+from batchctl.workflow.decided import decisions
+from batchctl.workflow.judge import Judged, Task, judge_chunk
 from batchctl.workflow.money import cost, cost_line, price_of
 from batchctl.workflow.poll import sends_by_itself
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import RERUN_COLUMNS
 from batchctl.workflow.results import write_results
+from batchctl.workflow.rules import broken_shares, caps, check_rules, columns_of, digest, rule_book, share_facts
 from batchctl.workflow.submit import SENDABLE, is_simulated
+from batchctl.workflow.tallying import TOKENS
+from batchctl.workflow.tries import tries_before
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 
@@ -60,10 +66,19 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
         if again or chunk.state is ChunkState.FETCHED or chunk.judged_with != judging_digest(plan, price):
             waiting.append((chunk, plan, price))
     intents = queries.last_intents(db, run.id)
+    if waiting:
+        check_rules(waiting[0][1], columns_of(workspace, run))
+        stands = decisions(workspace.directory(run.id), db, run.id)
     for done, (chunk, plan, price) in enumerate(waiting, 1):
         _intact(workspace, chunk)
-        task = _task(workspace, chunk, plan, superseded(workspace, chunk, chunks))
-        result = judge_chunk(replace(task, rates=None if price is None else price.rates))
+        kept, dropped = _still_valid(stands.get(chunk.number, {}), plan)
+        task = replace(
+            task_of(workspace, chunk, plan, superseded(workspace, chunk, chunks)),
+            before=tries_before(workspace, chunk, chunks),
+            decisions=kept,
+            rates=None if price is None else price.rates,
+        )
+        result = judge_chunk(task)
         usd, unmetered = _booked(result, intents.get(chunk.number), price)
         crash_point("K14b")
         quarantined.update(result.quarantined)
@@ -78,11 +93,26 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
                 usage=result.usage,
                 cost=usd,
                 unmetered=unmetered,
+                shares=result.shares,
                 because="judged" if chunk.state is ChunkState.FETCHED else "judged again",
             )
+            for position in dropped:
+                because = "the edited answer does not match the schema any more"
+                drop_decision(transaction, run.id, chunk.number, position, because=because)
         crash_point("K15")
         workspace.options.progress("validate", done, len(waiting))
     return quarantined
+
+
+def _still_valid(stands: dict[int, Decision], plan: Plan) -> tuple[dict[int, Decision], list[int]]:
+    """Decisions that stand under this schema, and the rows whose edited answer does not match it any more."""
+    schema = plan.schema()
+    dropped = [
+        position
+        for position, one in stands.items()
+        if schema is not None and one.output is not None and schema.failure(orjson.loads(one.output)) is not None
+    ]
+    return {position: one for position, one in stands.items() if position not in dropped}, dropped
 
 
 def _booked(result: Judged, intent: Intent | None, price: Price | None) -> tuple[int | None, int]:
@@ -110,11 +140,12 @@ def judging_digest(plan: Plan, price: Price | None) -> str:
     """What verdicts depend on beside the results: a change judges stored answers again, free."""
     job = plan.job
     rates = "" if price is None else str(price.as_dict()["rates"])
-    parts = [plan.schema_sha256 or "", job.output.parse, str(job.review.refused), rates, "2"]
+    parts = [plan.schema_sha256 or "", job.output.parse, digest(job), rates, "3"]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _task(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array | None) -> Task:
+def task_of(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array | None = None) -> Task:
+    """What judging a chunk under a plan needs, without history, decisions and prices."""
     settings = queries.settings(workspace.ledger.db, chunk.run)[chunk.settings]
     directory = workspace.directory(chunk.run)
     names = sorted(chunk.results)
@@ -134,6 +165,8 @@ def _task(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array |
         schema_where=plan.where["schema"],
         parse=plan.job.output.parse,
         review_refused=plan.job.review.refused,
+        rules=rule_book(plan.job, plan.where["job"]),
+        caps=caps(plan.job),
         superseded=superseded,
         refused=next((one for one in names if one.endswith(".refused.json")), None),
     )
@@ -197,8 +230,6 @@ def check_target(name: str | None) -> None:
 
 def copy_rerun(source: Path, target: Path) -> None:
     """The rerun file in another place and form: CSV, JSONL or Parquet by suffix, which `check_target` has seen."""
-    import orjson
-
     from batchctl.tables.writers import write_rows
 
     if not source.is_file():
@@ -237,6 +268,8 @@ def report(
     done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
     lines.append(f"  completed          {done:>10,}   {done / rows:.1%}")
     lines += [f"  {reason:<18} {count:>10,}" for reason, count in reasons.items()]
+    broken = broken_shares(workspace, run)
+    lines += [f"  broken over the run: {one.words}" for one in broken]
     lines += [line for line in [cost_line(db, run, balance)] if line]
     for kind, count in sorted((quarantined or {}).items()):
         lines.append(f"  note: {plural(count, 'result line')} joined no row ({kind}); kept in results/")
@@ -246,6 +279,8 @@ def report(
     if failed:
         lines.append(f"Wrote {directory / 'rerun.jsonl'} ({plural(failed, 'failed row')})")
     code, following = _next(workspace, run, balance, failed, reasons)
+    if broken and code in (Exit.OK, Exit.ATTENTION, Exit.DEADLINE):
+        code = Exit.GATE
     facts = {
         "reasons": reasons,
         "failed": failed,
@@ -253,6 +288,7 @@ def report(
         "rerun": str(directory / "rerun.jsonl"),
         "quarantined": dict(quarantined or {}),
         "usage": usage(db, run.id),
+        "broken_rules": share_facts(broken),
     }
     return Report(
         command,
@@ -290,8 +326,5 @@ def _next(
     if failed:
         return Exit.ATTENTION, f"batchctl rerun {run.id}"
     if balance[RowState.REVIEW_REQUIRED]:
-        return (
-            Exit.ATTENTION,
-            f"look at the rows in `review_required` in {workspace.directory(run.id) / 'results.jsonl'}",
-        )
+        return Exit.ATTENTION, f"batchctl review list {run.id}"
     return Exit.OK, f"use {workspace.directory(run.id) / 'results.jsonl'}"

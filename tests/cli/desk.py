@@ -208,7 +208,7 @@ class Desk:
         found: dict[str, Any] = {}
         for path in sorted(self.state.rglob("*")) if self.state.is_dir() else []:
             name = str(path.relative_to(self.state))
-            if name.startswith(("ledger.db", "emulator")) or name.endswith(".lock") or name == "stdin":
+            if name.startswith(("ledger.", "emulator")) or name.endswith(".lock") or name == "stdin":
                 continue
             found[name] = path.read_bytes() if path.is_file() and not path.is_symlink() else "other"
         found["ledger"] = self.tables()

@@ -1,0 +1,175 @@
+"""Rows waiting for a person: decisions move rows, files and exit codes, and can be taken back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import NewJob
+from tests.support.jobs import JobFolder
+from tests.support.provider import Provider
+
+ROWS = [{"id": f"R-{number:02d}", "text": f"question {number}"} for number in range(8)]
+WHEN = "\n[review]\nwhen = \"output.label != 'card'\"\n"
+
+
+@pytest.fixture
+def waiting(new_job: NewJob, provider: Provider) -> JobFolder:
+    """A run of which some rows wait."""
+    job = new_job(provider, rows=ROWS, more=WHEN)
+    job.run("run", "--wait", code=3)
+    return job
+
+
+def rows(job: JobFolder) -> list[str]:
+    return [one["id"] for one in job.run("review", "list", "--json").json["rows"]]
+
+
+def state(job: JobFolder, name: str) -> Any:
+    return job.check_results([row["id"] for row in ROWS])[name]
+
+
+def test_what_waits_is_listed_and_shown(waiting: JobFolder) -> None:
+    names = rows(waiting)
+    results = {one["id"]: one for one in waiting.lines("results.jsonl")}
+    assert names == [name for name, one in results.items() if one["state"] == "review_required"]
+    assert {results[name]["output"]["label"] for name in names} == {"transfer", "other"}
+    out = waiting.run("review", "list", code=3).out
+    assert names[0] in out
+    assert "question" not in out, "the list shows no row text"
+    assert waiting.run("status", code=3).out.splitlines()[-1].startswith("Next: batchctl review list")
+    shown = waiting.run("review", "show", names[0], code=3).out
+    assert "question" in shown
+    assert results[names[0]]["output"]["note"] in shown
+    assert waiting.run("review", "show", "R-99", code=2).err.startswith("error: this run has no row `R-99`")
+    assert rows(waiting) == names, "looking changes nothing"
+
+
+def test_decisions_move_rows_and_can_be_taken_back(waiting: JobFolder) -> None:
+    one, two, three = rows(waiting)[:3]
+    before = waiting.lines("results.jsonl")
+    waiting.run("review", "accept", one, "--by", "anna", "--note", "looks right", code=3)
+    assert state(waiting, one)["state"] == "completed"
+    assert "accepted by anna" in state(waiting, one)["detail"]
+    assert "looks right" in state(waiting, one)["detail"]
+    waiting.run("review", "reject", two, code=3)
+    assert (state(waiting, two)["state"], state(waiting, two)["reason"]) == ("invalid_output", "rule")
+    assert [row["id"] for row in waiting.lines("rerun.jsonl")] == [two]
+    new = {"label": "card", "note": "by hand"}
+    waiting.run("review", "edit", three, "--output", json.dumps(new), code=3)
+    assert (state(waiting, three)["state"], state(waiting, three)["output"]) == ("completed", new)
+    assert not {one, two, three} & set(rows(waiting))
+    by = {row[0]: row[1] for row in waiting.sql("SELECT position, by FROM decision")}
+    assert "anna" in by.values()
+    assert "by hand" not in waiting.ledger.read_bytes().decode("latin-1"), "the ledger holds no text"
+    waiting.run("validate", "--again", code=3)
+    assert state(waiting, three)["output"] == new, "judging again keeps what a person decided"
+    waiting.run("review", "accept", two, code=3)
+    assert state(waiting, two)["state"] == "completed", "a new decision replaces the old one"
+    waiting.run("review", "undo", "--all", code=3)
+    assert waiting.lines("results.jsonl") == before
+    assert waiting.run("review", "undo", "--all", code=2).err.startswith("error: there is no decision to take back")
+    assert len(waiting.sql("SELECT * FROM event WHERE because LIKE 'taken back%'")) == 3
+
+
+def test_filters_choose_rows(waiting: JobFolder) -> None:
+    results = {one["id"]: one for one in waiting.lines("results.jsonl")}
+    others = [name for name in rows(waiting) if results[name]["output"]["label"] == "other"]
+    where = "output.label == 'other' && row.text.contains('question')"
+    assert waiting.run("review", "accept", "--where", where, "--json").json["ids"] == others
+    assert waiting.run("review", "accept", code=2).err.startswith("error: which rows?")
+    assert "`raw` is not a name" in waiting.run("review", "accept", "--where", "raw.text == ''", code=2).err
+    waiting.run("review", "accept", "--reason", "refused", "--json")
+    assert rows(waiting)
+    waiting.run("review", "accept", "--all", code=0)
+    assert not rows(waiting)
+    waiting.run("run", "--wait", code=0)
+
+
+def test_an_edit_must_match_the_schema(waiting: JobFolder) -> None:
+    name = rows(waiting)[0]
+    for wrong, why in (("{", "is not JSON"), ('{"label": "nope", "note": ""}', "does not match the schema")):
+        done = waiting.run("review", "edit", name, "--output", wrong, code=2)
+        assert why in done.err
+        assert "nothing was decided" in done.err
+    assert name in rows(waiting)
+    waiting.run("review", "edit", name, "--output", '{"label": "card", "note": "x"}', code=3)
+    schema = json.loads((waiting.path / "schema.json").read_text())
+    schema["properties"]["note"]["minLength"] = 2
+    (waiting.path / "schema.json").write_text(json.dumps(schema))
+    waiting.run("validate", code=3)
+    assert name in rows(waiting), "an edit that the schema does not allow any more waits again"
+    state(waiting, name)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_file_of_decisions(waiting: JobFolder, suffix: str) -> None:
+    names = rows(waiting)
+    file = waiting.path / f"review.{suffix}"
+    waiting.run("review", "export", file.name, code=0)
+    assert waiting.run("review", "import", file.name).code == 3, "nothing decided in it, nothing changed"
+    assert rows(waiting) == names
+    new = {"label": "card", "note": "-1 is fine"}
+    decide(file, {names[0]: ("accept", None), names[1]: ("edit", new), names[2]: ("edit", {"label": "x"})})
+    done = waiting.run("review", "import", file.name, code=2)
+    assert f"{file.name} row 3" in done.err
+    assert rows(waiting) == names, "all or nothing"
+    decide(file, {names[2]: ("reject", None)})
+    assert waiting.run("review", "import", file.name, "--json").json["decided"] == {"accept": 1, "edit": 1, "reject": 1}
+    assert state(waiting, names[1])["output"] == new
+    assert [row["id"] for row in waiting.lines("rerun.jsonl")] == [names[2]]
+    waiting.check_files()
+
+
+def decide(file: Path, decisions: dict[str, tuple[str, Any]]) -> None:
+    """Fill in a review file as a person would."""
+    if file.suffix == ".jsonl":
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for one in lines:
+            if one["id"] in decisions:
+                one["decision"], output = decisions[one["id"]]
+                one["output"] = output or one["output"]
+        file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+        return
+    with file.open(newline="") as source:
+        table = list(csv.DictReader(source))
+    for row in table:
+        if row["id"] in decisions:
+            row["decision"], output = decisions[row["id"]]
+            row["output"] = json.dumps(output) if output else row["output"]
+    with file.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def test_a_sample_of_good_rows_is_the_same_whenever_it_is_drawn(new_job: NewJob, provider: Provider) -> None:
+    listed = [{"id": f"R-{number:03d}", "text": f"question {number}"} for number in range(100)]
+    job = new_job(provider, rows=listed, review="sample = '20%'")
+    job.run("run", "--wait", code=3)
+    drawn = [one["id"] for one in job.lines("results.jsonl") if one["state"] == "review_required"]
+    assert 5 <= len(drawn) <= 40
+    assert {one["reason"] for one in job.lines("results.jsonl") if one["id"] in drawn} == {"sample"}
+    job.run("validate", "--again", code=3)
+    assert drawn == rows(job)
+    job.run("rerun", code=3)
+    assert len(job.books.creates) == 1, "a good row is not sent again because a person shall see it"
+    job.run("review", "reject", drawn[0], code=3)
+    assert job.lines("rerun.jsonl")[0]["_reason"] == "rule"
+    job.check_results()
+
+
+def test_refusals_without_an_answer_cannot_be_accepted(new_job: NewJob, new_provider: Any) -> None:
+    job = new_job(new_provider(refused=1.0), rows=ROWS[:2])
+    job.run("run", "--wait", code=3)
+    done = job.run("review", "accept", "R-00", code=2)
+    assert "no answer that could be accepted" in done.err
+    job.run("review", "edit", "R-00", "--output", '{"label": "card", "note": "by hand"}', code=3)
+    job.run("review", "reject", "R-01", code=3)
+    found = job.check_results()
+    assert (found["R-00"]["state"], found["R-01"]["state"]) == ("completed", "invalid_output")
+    assert found["R-01"]["reason"] == "refused"
