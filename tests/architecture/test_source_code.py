@@ -55,7 +55,10 @@ def test_states_are_written_in_one_module() -> None:
     """Only the writers change a table; `store`, `journal` and `rebuild` make, mirror or rebuild the whole ledger."""
     writes = ("INSERT INTO", "INSERT OR", "UPDATE ", "DELETE FROM")
     for path in MODULES:
-        if path.is_relative_to(ROOT / "batchctl" / "emulator") or path in WRITERS:
+        elsewhere = path.is_relative_to(ROOT / "batchctl" / "emulator") or path.is_relative_to(
+            ROOT / "batchctl" / "tables"
+        )
+        if elsewhere or path in WRITERS:  # the emulator's books and publish targets are databases of their own
             continue
         text = path.read_text("utf-8")
         found = [word for word in writes if word in text and "execute" in text]
