@@ -94,7 +94,7 @@ def test_completion_knows_job_files_and_runs(job: Path) -> None:
         assert made.stderr == ""
         return made.stdout.split()
 
-    assert completed("batchctl re", 1) == ["rerun", "review", "report", "resolve"]
+    assert completed("batchctl re", 1) == ["rerun", "report", "review", "resolve"]
     assert completed("batchctl status ", 2) == ["job.toml", "triage-0001"]
     assert completed("batchctl status tri", 2) == ["triage-0001"]
     assert "--wait" in completed("batchctl run --", 2)
