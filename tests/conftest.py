@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.bedrock import S3
 from tests.support.commands import Commands
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, ProviderProcess, ProviderThread
@@ -64,6 +65,14 @@ def new_provider(tmp_path: Path) -> Iterator[NewProvider]:
     yield begin
     for one in started:
         one.stop()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server for all tests of a process."""
+    server = S3()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

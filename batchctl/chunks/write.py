@@ -55,6 +55,7 @@ class Packer:
         max_rows: int,
         max_bytes: int,
         first_number: int = 1,
+        separator: str = "-",
     ) -> None:
         self.chunks: list[Packed] = []
         self._directory = directory
@@ -66,6 +67,7 @@ class Packer:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._next = first_number
+        self._separator = separator
         self._file: BinaryIO | None = None
         self._rows: SegmentWriter | None = None
         self._mark = ""
@@ -126,10 +128,12 @@ class Packer:
         start: int,
         end: int,
     ) -> None:
-        mark, suffix, count, head = self._mark, self._suffix, self._count, self._head
+        suffix, count, head, between = self._suffix, self._count, self._head, self._separator
+        mark, suffix = self._mark + between, between + suffix
         places = range(count, count + end - start)
         custom_ids = [
-            f"{mark}-{key.hex()[:16]}-{place:06x}-{suffix}" for key, place in zip(keys[start:end], places, strict=True)
+            f"{mark}{key.hex()[:16]}{between}{place:06x}{suffix}"
+            for key, place in zip(keys[start:end], places, strict=True)
         ]
         lines = self._lines
         for custom_id, tail in zip(custom_ids, tails[start:end], strict=True):

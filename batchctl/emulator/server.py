@@ -203,10 +203,10 @@ async def _struck(
         return web.Response(body=_GARBAGE, content_type="text/html")
     if fault.do == "empty":
         return web.Response(body=b"", content_type="application/json")
-    if fault.do == "no-id" and not isinstance(response, web.FileResponse):  # the content of a file has none to lose
+    if fault.do == "no-id" and response.content_type == "application/json":  # the content of a file has none to lose
         body = orjson.loads(_body_of(response) or b"{}")
         for part in (body, *(one for one in body.values() if isinstance(one, dict))):  # some answer with a wrapper
-            for word in ("id", "name"):
+            for word in ("id", "name", "jobArn"):
                 part.pop(word, None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
     if fault.status is not None:
@@ -222,6 +222,10 @@ def _refusal_of(fault: CallFault, wire: Wire) -> WireError:
 
 
 def _refused(refusal: WireError) -> web.Response:
+    if isinstance(refusal.body, bytes):
+        return web.Response(
+            status=refusal.status, body=refusal.body, content_type="application/xml", headers=refusal.headers
+        )
     return web.Response(
         status=refusal.status,
         body=orjson.dumps(refusal.body),

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from batchctl.emulator.faults import GROUPS, CallFault
-from batchctl.emulator.reading import known_keys, refuse, seconds, share, whole, words
+from batchctl.emulator.reading import address, known_keys, refuse, seconds, share, whole, words
 from batchctl.emulator.tariff import USD_PER_MILLION, tariff
 
 _SPELLED = {"500": "error500", "429": "error429", "error500": "error500", "error429": "error429"}
@@ -29,6 +29,8 @@ class Settings:
     `window` shorter than `latency` makes a batch expire with part of its rows done. `models` limits what exists.
     `cached` is the part of each row's input tokens read from a cache, `thinking` so many reasoning tokens in each answer;
     `prices` is the tariff of the money meter, in USD per million tokens (`tariff.py`).
+    `s3` is the address of an S3 server, which the Bedrock wire reads and writes (else AWS_ENDPOINT_URL_S3);
+    `least_records` is the smallest job that wire takes.
     `other_batches` puts that many batches of someone else into the list. `clock_offset` shifts the `Date` header.
     """
 
@@ -59,6 +61,8 @@ class Settings:
     clock_offset: float = 0.0
     cached: float = 0.0
     thinking: int = 0
+    s3: str = ""
+    least_records: int = 100
     prices: tuple[str, ...] = tuple(USD_PER_MILLION.values())
 
     @property
@@ -92,6 +96,8 @@ class Settings:
                 read[name] = tariff(value, where)
             elif name == "models":
                 read[name] = words(value, key, where)
+            elif name == "s3":
+                read[name] = address(value, key, where)
             elif name == "calls":
                 if not isinstance(value, list | tuple):
                     raise refuse("`calls` must be a list of tables", where, "write `[[emulator.calls]]`")

@@ -24,7 +24,7 @@ ODD = (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionErr
 
 
 class WireError(Exception):
-    """An error answer: HTTP status, headers, and the body in the form of its wire."""
+    """An error answer: HTTP status, headers, and the body in the form of its wire: JSON, or bytes of XML."""
 
     def __init__(self, message: str, *, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
 from batchctl.emulator.azure_wire import AzureBatches, AzureWire
+from batchctl.emulator.bedrock_batch import BedrockBatches
+from batchctl.emulator.bedrock_wire import BedrockWire
 from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.groq_wire import GroqBatches, GroqWire
 from batchctl.emulator.mistral_wire import MistralBatches, MistralWire
 from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
 from batchctl.emulator.process import BatchWire
+from batchctl.emulator.s3_front import S3Front
 from batchctl.emulator.together_wire import TogetherBatches, TogetherWire
 from batchctl.emulator.wire import Context, Wire
 
@@ -20,9 +23,11 @@ def all_wires(context: Context) -> list[Wire]:
     return [
         AnthropicWire(context),
         AzureWire(context),
+        BedrockWire(context),
         GeminiWire(context),
         GroqWire(context),
         MistralWire(context),
+        S3Front(context),
         TogetherWire(context),
         OpenAIWire(context),
     ]
@@ -33,6 +38,7 @@ def batch_wires() -> Mapping[str, BatchWire]:
     return {
         AnthropicWire.name: AnthropicBatches(),
         AzureWire.name: AzureBatches(),
+        BedrockWire.name: BedrockBatches(),
         GroqWire.name: GroqBatches(),
         MistralWire.name: MistralBatches(),
         TogetherWire.name: TogetherBatches(),

@@ -41,7 +41,9 @@ Provider = Literal[
     "openai-compatible",
     "emulator",
 ]
-Endpoint = Literal["/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations"]
+Endpoint = Literal[
+    "/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations", "Converse", "InvokeModel"
+]
 
 _Attempts = Annotated[int, Field(ge=0, le=100)]
 _List = Strict(False)  # TOML has lists, frozen values have tuples

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchctl.judging.anthropic import anthropic_body, anthropic_http_error, anthropic_line
+from batchctl.judging.bedrock import bedrock_body, bedrock_http_error, bedrock_line
 from batchctl.judging.extracted import Extracted
 from batchctl.judging.google import google_body, google_http_error, google_line
 from batchctl.judging.openai import openai_body, openai_http_error, openai_line
@@ -28,5 +29,6 @@ class Reader:
 READERS: Mapping[str, Reader] = {
     "openai": Reader(openai_line, openai_body, openai_http_error),
     "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error),
+    "bedrock": Reader(bedrock_line, bedrock_body, bedrock_http_error, id_field="recordId"),
     "google": Reader(google_line, google_body, google_http_error, id_field="key"),
 }

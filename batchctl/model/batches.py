@@ -26,6 +26,7 @@ class Limits:
     file_bytes: int
     line_bytes: int
     source: str
+    least_requests: int = 1  # a batch with fewer is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Traits:
 
     searchable: bool  # a batch created by us can be found by our mark
     fenced: bool  # deleting the staged input keeps a late create from running
+    token_seconds: int = 0  # so long, a create repeated with the same tag and arguments is the same batch
+    id_separator: str = "-"  # between the parts of a custom_id; a letter where the vendor's ids have no signs
     wire: str = "openai"  # whose shapes its results have: names the reader in `judging.wires`
     uploads: bool = True  # False: the chunk itself is the body of `create`, and `stage` puts nothing anywhere
     batch: bool = True

@@ -38,12 +38,13 @@ def chunk_mark(run: str, settings_sha256: str, number: int) -> str:
     return digest(run.encode(), settings_sha256.encode(), str(number).encode()).hex()[:8]
 
 
-def custom_id(mark: str, key_hex: str, offset: int, attempt: int) -> str:
+def custom_id(mark: str, key_hex: str, offset: int, attempt: int, separator: str = "-") -> str:
     """`[a-z0-9-]`, 35 characters, no user data: chunk, record, place in the chunk, attempt.
 
     The place makes it unique inside the chunk whatever the digests do. `attempt` is at most 99, `offset` below 2**24.
+    `separator` is a letter beyond the hex digits where a vendor's ids hold letters and digits only.
     """
-    return f"{mark}-{key_hex[:16]}-{offset:06x}-{attempt:02d}"
+    return separator.join((mark, key_hex[:16], f"{offset:06x}", f"{attempt:02d}"))
 
 
 def offset_of(custom_id: str) -> int | None:

@@ -80,10 +80,19 @@ def _gemini(name: str, settings: Settings) -> Provider:
     )
 
 
+def _bedrock(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.bedrock import BedrockBatch
+
+    named = ("model", "region", "bucket", "role_arn", "profile", "base_url")
+    given = {key: settings[key] for key in named if settings.get(key)}
+    return BedrockBatch(name=name, **given)
+
+
 KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "openai": _openai,
     "azure-openai": _azure,
     "anthropic": _anthropic,
+    "bedrock": _bedrock,
     "gemini": _gemini,
     "mistral": _mistral,
     "together": _together,

@@ -32,7 +32,7 @@ def fetch(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
     directory = workspace.directory(chunk.run) / "results"
     wanted = expected(workspace.directory(chunk.run) / "chunks", chunk.number)
     stem = f"{chunk.number:04d}.a{chunk.attempt}"
-    names = [f"{stem}.{SUFFIX[kind]}" for kind, _ in status.files]
+    names = [f"{stem}.{SUFFIX.get(kind, f'{kind}.jsonl')}" for kind, _ in status.files]
     id_field = READERS[provider.traits.wire].id_field
     missing = -1
     digests: list[str] = []

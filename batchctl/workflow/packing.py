@@ -40,9 +40,11 @@ from batchctl.workflow.requests import (
     RERUN_COLUMNS,
     batch_encoder,
     chunk_limits,
+    even_rows,
     identifier,
     line_splice,
     new_chunk,
+    require_enough,
 )
 from batchctl.workflow.workspace import Plan, Workspace
 
@@ -112,8 +114,10 @@ class Packing:
         ids.path.unlink()
         requests.path.unlink()
         made: dict[int, int] = {}
-        if not fates.untouched or suffixes:
+        tail = len(packed) > 1 and packed[-1].requests < self.limits.least_requests
+        if not fates.untouched or suffixes or tail:
             packed, made = self._repack(packed, fates, suffixes, leaders)
+        require_enough(self.plan, [one.requests for one in packed])
         self.rejects.finish()
         check = self.codec.check_line
         endpoint, model = self.plan.endpoint, self.plan.job.model.name
@@ -166,15 +170,16 @@ class Packing:
                 self.workspace.options.progress("prepare", self.seen, 0)
         return packer.chunks
 
-    def _packer(self, directory: Path) -> Packer:
+    def _packer(self, directory: Path, max_rows: int | None = None) -> Packer:
         return Packer(
             directory,
             run=self.run_id,
             settings=self.plan.settings,
             attempt=1,
             head=self.splice.head,
-            max_rows=self.limits.requests,
+            max_rows=max_rows or self.limits.requests,
             max_bytes=self.limits.file_bytes,
+            separator=self.codec.traits.id_separator,
         )
 
     def _id_or_none(self, row: Any) -> str | None:
@@ -314,7 +319,7 @@ class Packing:
         os.replace(old, first)
         make_directory(old)
         fates.settle()
-        with self._packer(old) as packer:
+        with self._packer(old, even_rows(self.limits, fates.count(KEEP))) as packer:
             ordinal = 0
             for chunk in packed:
                 for position, raw_id, key, request, row, tail in stored(first, chunk, len(self.splice.head)):

@@ -4,6 +4,9 @@ Not found is not proof: lists lag, and a request whose connection died can still
 (its input is deleted at the provider, nothing can run any more), then the settle time is waited out on the monotonic
 clock, then the provider is asked again. Only after two complete empty lists that far apart is the chunk free.
 
+Where a vendor takes a token with a create, the very same create is asked again first: it is the same batch, whether the
+first one acted or not. Only when that is refused, or the vendor may have forgotten the token, is it fenced like others.
+
 Where a vendor keeps no mark, a list can only name batches that may be ours. Such a batch is never adopted by its looks:
 while it runs the chunk waits for its results, which tell; where nothing tells, a person decides.
 """
@@ -14,10 +17,11 @@ import time
 from enum import Enum, auto
 
 from batchctl.chunks.names import lines_name
+from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Intent
 from batchctl.model.batches import Candidate, Proof
-from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown
+from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected
 from batchctl.providers.guard import Guarded
 from batchctl.workflow.workspace import Workspace
 
@@ -25,6 +29,7 @@ SETTLE_FENCED_SECONDS = 120.0
 SETTLE_UNFENCED_SECONDS = 900.0
 WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so skewed clocks only cost pages
 STEP_SECONDS = 5.0
+REPEATS = 3
 
 
 class Look(Enum):
@@ -42,6 +47,7 @@ def settle(workspace: Workspace, provider: Guarded, run: queries.Run) -> list[in
     waiting = [one.chunk for one, look in looks if look is Look.UNPROVEN]
     left = [one for one, look in looks if look is not Look.ADOPTED and not _held(workspace, one, look)]
     left = [one for one in left if one.chunk not in waiting]
+    left = [one for one in left if not _repeated(workspace, provider, one)]
     if not left:
         return waiting
     for intent in left:
@@ -138,6 +144,56 @@ def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
         f"{intent.run} chunk {intent.chunk}: found batch {first.batch_id} at {provider.name}; adopted, nothing sent again"
     )
     return Look.ADOPTED
+
+
+def receive(workspace: Workspace, provider: Guarded, intent: str, run: str, chunk: int, batch_id: str) -> None:
+    """The receipt: this batch is what the intent made. A batch that another intent has already is nobody's answer."""
+    crash_point("K10")
+    owner = queries.claimed(workspace.ledger.db, batch_id)
+    if owner is not None:
+        raise OutcomeUnknown(
+            f"{provider.name} answered with batch `{batch_id}`, which belongs to {owner}",
+            where=f"run {run}, chunk {chunk}",
+            effect="it stays held",
+            hint=f"`batchctl resolve {run}` shows what is known",
+        )
+    with workspace.ledger.transaction() as db:
+        transitions.accept(db, intent, batch_id, because="created")
+    crash_point("K11")
+
+
+def _repeated(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
+    """Ask the very same create again, where its tag is a token. False: that cannot help, the ordinary way is left.
+
+    A refusal of the repetition says nothing of the first one, so the intent stays open whatever is raised here.
+    """
+    age = time.time() - intent.created_epoch
+    if age >= provider.traits.token_seconds or intent.fenced:
+        return False
+    chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)
+    plan = workspace.frozen_plan(chunk.settings)
+    again = workspace.provider(plan)
+    for _ in range(REPEATS):
+        workspace.still_ours()
+        try:
+            batch_id = again.create(
+                intent.staged, endpoint=plan.endpoint, tag=intent.id, run=intent.run, chunk=intent.chunk
+            )
+        except OutcomeUnknown as error:
+            workspace.options.note(f"{intent.run} chunk {intent.chunk}: {error.what}; asked again with the same token")
+            if _look(workspace, provider, intent) is Look.ADOPTED:
+                return True
+            continue
+        except (Rejected, NotFound):
+            return False
+        receive(workspace, provider, intent.id, intent.run, intent.chunk, batch_id)
+        return True
+    raise OutcomeUnknown(
+        f"chunk {intent.chunk} was asked for {REPEATS} more times with the same token, and no answer arrived",
+        where=f"run {intent.run}, chunk {intent.chunk}, intent {intent.id}",
+        effect="at most one batch exists; it is not sent under another token",
+        hint="run the same command again later",
+    )
 
 
 def _unproven(workspace: Workspace, intent: Intent, found: list[Candidate]) -> Look:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from batchctl.chunks.write import Packed, verify
 from batchctl.files import sha256_of
 from batchctl.ledger.transitions import NewChunk, NewSettings
 from batchctl.model.batches import Limits, Request
+from batchctl.model.errors import UsageError
 from batchctl.model.ids import DIGEST_BYTES, id_digest
 from batchctl.model.rows import Unusable
 from batchctl.template import Template, Unrenderable
@@ -207,3 +208,31 @@ def chunk_limits(plan: Plan) -> Limits:
     rows = min(limits.requests, own.chunk_rows or limits.requests)
     size = min(limits.file_bytes, own.chunk_bytes or DEFAULT_CHUNK_BYTES)
     return replace(limits, requests=rows, file_bytes=size, line_bytes=min(limits.line_bytes, size))
+
+
+def even_rows(limits: Limits, requests: int) -> int:
+    """The most requests a chunk may have so that the last one is as large as the vendor wants a batch at least.
+
+    `chunk_rows` of the job gives way where it cannot be kept.
+    """
+    chunks = -(-requests // limits.requests)
+    if limits.least_requests <= 1 or chunks <= 1:
+        return limits.requests
+    while chunks > 1 and requests - (chunks - 1) * -(-requests // chunks) < limits.least_requests:
+        chunks -= 1
+    return -(-requests // chunks)
+
+
+def require_enough(plan: Plan, sizes: Iterable[int]) -> None:
+    """Refuse chunks with fewer requests than the vendor takes in a batch: it would refuse them, later and as a whole."""
+    least = plan.codec().limits(plan.endpoint).least_requests
+    small = next((one for one in sizes if one < least), None)
+    if small is None or plan.job.lane.prefer != "batch":
+        return
+    raise UsageError(
+        f"{plan.job.model.provider} takes no batch with fewer than {least:,} requests, and one would have {small:,}",
+        where="[model] provider",
+        effect="nothing was sent",
+        hint='send them live: [lane] prefer = "live"; or wait until there are more',
+        code="too_few_requests",
+    )

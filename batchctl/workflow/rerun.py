@@ -38,7 +38,15 @@ from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import cost
 from batchctl.workflow.poll import Pass, looked
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk, row_encoder, settings_row
+from batchctl.workflow.requests import (
+    chunk_limits,
+    even_rows,
+    line_splice,
+    new_chunk,
+    require_enough,
+    row_encoder,
+    settings_row,
+)
 from batchctl.workflow.results import write_results
 from batchctl.workflow.rules import caps
 from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
@@ -179,6 +187,14 @@ class _Rerun:
                 self.groups[settings, row.attempt + 1] += 1
             elif why:
                 self.skipped[why] += 1
+        for (settings, attempt), count in list(self.groups.items()):
+            least = chunk_limits(self.plans[settings]).least_requests
+            if count < least and self.plans[settings].job.lane.prefer == "batch":
+                del self.groups[settings, attempt]
+                provider = self.plans[settings].job.model.provider
+                self.skipped[f"fewer than the {least:,} that {provider} takes in a batch: they can be sent live"] += (
+                    count
+                )
         return sum(self.groups.values())
 
     def begun(self) -> list[Chunk]:
@@ -283,9 +299,9 @@ class _Rerun:
         taken: dict[int, Counter[tuple[str, str]]] = {}
         copied: dict[int, Counter[tuple[str, str]]] = {}
         new_settings = []
-        for (settings, attempt), _ in sorted(self.groups.items(), key=lambda item: item[0][1]):
+        for (settings, attempt), count in sorted(self.groups.items(), key=lambda item: item[0][1]):
             plan = self.plans[settings]
-            group = _Group(directory / "chunks", self.run.id, plan, attempt, number)
+            group = _Group(directory / "chunks", self.run.id, plan, attempt, number, count)
             rows = (row for row in self.failed() if row.attempt + 1 == attempt and self._decide(row)[0] == settings)
             for row in rows:
                 group.add(row.judged)
@@ -351,7 +367,7 @@ class _Rerun:
 class _Group:
     """Rows that are sent again under one plan, as one attempt."""
 
-    def __init__(self, directory: Path, run_id: str, plan: Plan, attempt: int, first_number: int) -> None:
+    def __init__(self, directory: Path, run_id: str, plan: Plan, attempt: int, first_number: int, rows: int) -> None:
         self.directory = directory
         self.plan = plan
         self.attempt = attempt
@@ -370,9 +386,10 @@ class _Group:
             settings=plan.settings,
             attempt=attempt,
             head=self.splice.head,
-            max_rows=limits.requests,
+            max_rows=even_rows(limits, rows),
             max_bytes=limits.file_bytes,
             first_number=first_number,
+            separator=plan.codec().traits.id_separator,
         ).__enter__()
         self.paid: dict[bytes, tuple[int, str]] = {}  # request digest to its ordinal and source id
         self.copies: list[tuple[int, str, bytes, int, str, bytes]] = []
@@ -400,6 +417,7 @@ class _Group:
     def finish(self) -> list[NewChunk]:
         self.packer.__exit__(None)
         chunks = self.packer.chunks
+        require_enough(self.plan, [one.requests for one in chunks])
         made = self._write_copies(chunks)
         codec = self.plan.codec()
         endpoint, model = self.plan.endpoint, self.plan.job.model.name

@@ -170,7 +170,7 @@ def send_waiting(
 def _sent_for_certain(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> ChunkState:
     """Send a chunk and settle a lost answer. One that is proved absent goes out again, a few times; its last state."""
     for _ in range(SENDS_AT_ONCE):
-        if send(workspace, provider, run, chunk):
+        if send(workspace, run, chunk):
             return ChunkState.SUBMITTED
         reconcile.settle(workspace, provider, run)
         chunk = next(one for one in queries.chunks(workspace.ledger.db, run.id) if one.number == chunk.number)
@@ -186,13 +186,14 @@ def window(workspace: Workspace, provider: Guarded) -> int:
     return own if own is not None else learnt if learnt is not None else FIRST_WINDOW
 
 
-def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> bool:
+def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
     """One chunk through stage, intent, create, receipt. False when the outcome of the create is unknown.
 
     Raises what a certain refusal means; the chunk is planned again then. A kill anywhere leaves at most an open intent.
     """
     ledger = workspace.ledger
     plan = workspace.frozen_plan(chunk.settings)
+    provider = workspace.provider(plan)  # of this chunk's model: a vendor may want it in the create
     path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
     if not path.is_file() or sha256_of(path) != chunk.sha256:
         raise StorageFailed(
@@ -240,17 +241,7 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
         with ledger.transaction() as db:
             transitions.give_back(db, tag, "refused", because=error.what)
         raise
-    crash_point("K10")
-    if (owner := queries.claimed(ledger.db, batch_id)) is not None:
-        raise OutcomeUnknown(
-            f"{provider.name} answered with batch `{batch_id}`, which belongs to {owner}",
-            where=f"run {run.id}, chunk {chunk.number}",
-            effect="it stays held",
-            hint=f"`batchctl resolve {run.id}` shows what is known",
-        )
-    with ledger.transaction() as db:
-        transitions.accept(db, tag, batch_id, because="created")
-    crash_point("K11")
+    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)
     return True
 
 

@@ -121,14 +121,8 @@ class Plan:
 
 
 def model_settings(job: Job) -> dict[str, Any]:
-    return {
-        "model": job.model.name,
-        "base_url": job.model.base_url,
-        "organization": job.model.organization,
-        "project": job.model.project,
-        "api_version": job.model.api_version,
-        "key_name": job.model.key_env,
-    }
+    names = ("base_url", "organization", "project", "api_version", "region", "bucket", "role_arn", "profile")
+    return {name: getattr(job.model, name) for name in names} | {"key_name": job.model.key_env, "model": job.model.name}
 
 
 def _digest(value: Any) -> str:
@@ -260,7 +254,8 @@ class Workspace:
         self.job = job
         self._run_id = run_id
         self._stack = ExitStack()
-        self._provider: Guarded | None = None
+        self._providers: dict[str, Guarded] = {}
+        self._emulator = ""
         self._lock: JobLock | None = None
 
     # --- ledger and run ---
@@ -385,27 +380,28 @@ class Workspace:
         return self.job if self.job is not None else self.frozen_plan().job
 
     def provider(self, plan: Plan) -> Guarded:
-        """The provider that `plan` names, ready to talk. Starts the emulator when that is the provider."""
-        if self._provider is None:
-            settings = model_settings(plan.job)
+        """The provider that `plan` names, ready to talk; one for each `[model]`. Starts the emulator when that is it."""
+        settings = model_settings(plan.job)
+        key = _digest([plan.job.model.provider, settings])
+        if key not in self._providers:
             if plan.job.model.provider == "emulator":
                 settings |= {"base_url": self._start_emulator(plan.job) + "/v1", "api_key": "emulator"}
             usual = 0.01 if plan.job.model.provider == "emulator" else FIRST_WAIT_SECONDS
             waits = self.options.seconds("BATCHCTL_RETRY_SECONDS", usual) / FIRST_WAIT_SECONDS
-            self._provider = Guarded(
-                provider_for(plan.job.model.provider, settings), sleep=self.options.sleep, waits=waits
-            )
-            self._stack.callback(self._provider.close)
-        return self._provider
+            found = provider_for(plan.job.model.provider, settings)
+            self._providers[key] = Guarded(found, sleep=self.options.sleep, waits=waits)
+            self._stack.callback(found.close)
+        return self._providers[key]
 
     def _start_emulator(self, job: Job) -> str:
-        from batchctl.emulator import Emulator, Settings
+        if not self._emulator:
+            from batchctl.emulator import Emulator, Settings
 
-        current = self.job.emulator if self.job is not None else job.emulator
-        directory = self.state / "emulator"
-        make_directory(directory)
-        emulator = Emulator(directory, Settings.from_mapping(dict(current), where="[emulator]"))
-        return str(self._stack.enter_context(emulator).start())
+            current = self.job.emulator if self.job is not None else job.emulator
+            make_directory(self.state / "emulator")
+            emulator = Emulator(self.state / "emulator", Settings.from_mapping(dict(current), where="[emulator]"))
+            self._emulator = str(self._stack.enter_context(emulator).start())
+        return self._emulator
 
     def account(self, provider: Guarded) -> str:
         """Who pays, as a digest that means nothing outside this workspace."""

@@ -98,6 +98,7 @@ class ProviderContract:
     """What a result line calls the custom_id."""
     harvest: ClassVar[Mapping[str, int]] = {"expired": 5, "cancelled": 5}
     """Lines of a batch of five that ended so after two: not every vendor has a line for what never ran."""
+    modes: ClassVar[tuple[str, ...]] = ("native", "tool", "prompt")
     settable: ClassVar[frozenset[str]] = frozenset()
     """Fields of a body that batchctl fills in and `params` may set."""
 
@@ -105,6 +106,10 @@ class ProviderContract:
 
     def build(self, server: Any, *, key: str = CANARY) -> Provider:
         raise NotImplementedError
+
+    def elsewhere(self, server: Any) -> Provider:
+        """The same vendor under another account."""
+        return self.build(server, key=CANARY + "x")
 
     def sdk_states(self) -> set[str]:
         """The vendor's own list of batch statuses, read from the installed SDK."""
@@ -152,7 +157,8 @@ class ProviderContract:
 
     def line(self, provider: Provider, number: int) -> bytes:
         body = self.body(provider, f"question {number}: yes or no?", schema=SCHEMA)
-        return provider.encode(Request(custom_id(MARK, f"{number:016x}", number, 1), self.endpoints[0], body))
+        name = custom_id(MARK, f"{number:016x}", number, 1, provider.traits.id_separator)
+        return provider.encode(Request(name, self.endpoints[0], body))
 
     def create(self, guarded: Guarded, staged: str, tag: str = TAG) -> str:
         return guarded.create(staged, endpoint=self.endpoints[0], tag=tag, run="triage-0001", chunk=1)
@@ -185,7 +191,7 @@ class ProviderContract:
         """Rows are spliced into a line that was encoded once; what is sent must be what `encode` would have written."""
         provider = self.build(None)
         for endpoint in self.endpoints:
-            for mode in ("native", "tool", "prompt"):
+            for mode in self.modes:
 
                 def encode(name: str, given: Any, endpoint: str = endpoint, mode: str = mode) -> bytes:
                     body = self.body(
@@ -201,7 +207,7 @@ class ProviderContract:
 
                 holes = texts if with_system else texts[:1]
                 splice = cut(encode, [lambda row, place=place: row[str(place)] for place in range(len(holes))])
-                name = custom_id(MARK, "0123456789abcdef", 7, 1)
+                name = custom_id(MARK, "0123456789abcdef", 7, 1, provider.traits.id_separator)
                 row = {str(place): text for place, text in enumerate(holes)}
                 spliced = splice.line(name, splice.holes(row))
                 whole = encode(name, holes) + b"\n"
@@ -380,6 +386,21 @@ class ProviderContract:
             assert guarded.poll(batch_id).state is BatchState.REFUSED
         assert server.rows_billed() == 0
 
+    def test_a_create_asked_again_with_its_token_is_the_same_batch(
+        self, guarded: Guarded, server: Server, chunk: Path
+    ) -> None:
+        if not guarded.traits.token_seconds:
+            return
+        staged = guarded.stage(chunk, name=f"{TAG}.jsonl")
+        server.strike("create", "drop-after")
+        with pytest.raises(OutcomeUnknown):
+            self.create(guarded, staged)
+        batch_id = self.create(guarded, staged)
+        assert server.batches() == [batch_id] == [self.create(guarded, staged)]
+        server.settle(batch_id)
+        assert self.create(guarded, staged) == batch_id
+        assert server.rows_billed() == 5
+
     def test_a_live_call_is_made_once(self, guarded: Guarded, server: Server) -> None:
         body = orjson.dumps(self.body(guarded.provider, "yes or no?", schema=SCHEMA))
         assert guarded.call(body, self.endpoints[0]).status == 200
@@ -510,7 +531,7 @@ class ProviderContract:
     # --- who, and with what secret ---------------------------------------------------------------------------------
 
     def test_an_account_is_told_apart_and_reveals_no_key(self, server: Server) -> None:
-        one, same, other = (self.build(server, key=key) for key in (CANARY, CANARY, CANARY + "x"))
+        one, same, other = self.build(server), self.build(server), self.elsewhere(server)
         assert one.account() == same.account() != other.account()
         assert CANARY not in one.account()
 

@@ -103,7 +103,9 @@ class JobFolder:
             writer.writerows(listed)
         (self.path / "prompt.md").write_text(prompt)
         (self.path / "schema.json").write_text(json.dumps(schema))
-        self.marked = not any(f'"{name}"' in keys.get("model", "") for name in ("anthropic", "gemini", "vertex"))
+        self.marked = not any(
+            f'"{name}"' in keys.get("model", "") for name in ("anthropic", "bedrock", "gemini", "vertex")
+        )
         tables = {
             "source": 'path = "rows.csv"\nid = "id"',
             "prompt": 'file = "prompt.md"',
