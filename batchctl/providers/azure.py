@@ -52,6 +52,4 @@ class AzureBatch(OpenAIBatch):
         import openai
 
         given: dict[str, Any] = {"azure_ad_token": key} if self._bearer else {"api_key": key}
-        client = openai.AzureOpenAI(api_version=self._version, max_retries=0, **given, **self._manners())
-        client.organization, client.project = None, None
-        return client
+        return self._stripped(openai.AzureOpenAI(api_version=self._version, max_retries=0, **given, **self._manners()))

@@ -221,20 +221,25 @@ class OpenAIBatch:
     def _client(self, key: str) -> Any:
         import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
 
+        # By default the SDK repeats a lost `create` twice and sends no idempotency key: three bills.
         client = openai.OpenAI(
-            organization=self._organization, project=self._project, api_key=key, max_retries=0, **self._manners()
+            api_key=key,
+            organization=self._organization,
+            project=self._project,
+            max_retries=0,
+            **self._manners(),
         )
-        if self.profile is not OPENAI:  # the SDK has read variables that are for OpenAI's servers alone
-            client.organization, client.project = self._organization, self._project
-            client._custom_headers = {}
+        return client if self.profile is OPENAI else self._stripped(client)
+
+    def _stripped(self, client: Any) -> Any:
+        """The client without what the SDK has read from variables that are for OpenAI's own servers."""
+        client.organization, client.project = self._organization, self._project
+        client._custom_headers = {}
         return client
 
     def _manners(self) -> dict[str, Any]:
-        """How every client of this SDK is set: where, and for how long.
-
-        It also gets `max_retries=0`: by default the SDK repeats a lost `create` twice and sends no idempotency key, which
-        is three bills. And it would follow redirects, which carry a request to an address nobody configured.
-        """
+        """How every client of this SDK is set: where, and how long. The SDK would follow redirects, which would carry a
+        request to an address nobody configured."""
         import openai
 
         return {
@@ -352,16 +357,6 @@ class OpenAIBatch:
                 raise
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
-
-    def knows_model(self, name: str) -> bool:
-        """Whether the key may use a model: `GET /models/{name}`, free."""
-        import openai
-
-        try:
-            self._sdk.models.with_raw_response.retrieve(name)
-        except openai.NotFoundError:
-            return False
-        return True
 
     # --- what an exception means ----------------------------------------------------------------------------------
 

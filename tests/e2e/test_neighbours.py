@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from batchctl.emulator import billed_rows
+from batchctl.emulator import ADDRESSES, billed_rows
 from tests.docs.blocks import ROOT
 from tests.support.commands import Commands
 from tests.support.provider import Provider, ProviderProcess
 
 SAMPLE = ROOT / "samples" / "support-tickets"
 KEY = "sk-test-key"
-AT: dict[str, tuple[str, str, str]] = {
-    "openai-compatible": ("some-model", "OPENAI_API_KEY", "/v1"),
-    "azure-openai": ("my-deployment", "AZURE_OPENAI_API_KEY", "/azure"),
-    "mistral": ("mistral-small-latest", "MISTRAL_API_KEY", "/mistral"),
-    "together": ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHER_API_KEY", "/together"),
+AT = {
+    "openai-compatible": ("some-model", "OPENAI_API_KEY"),
+    "azure-openai": ("my-deployment", "AZURE_OPENAI_API_KEY"),
+    "mistral": ("mistral-small-latest", "MISTRAL_API_KEY"),
+    "together": ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHER_API_KEY"),
 }
-"""Of each provider: a model, the usual variable for its key, and where its wire is in the emulator."""
+"""Of each provider: a model, and the usual variable for its key."""
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 
 @pytest.mark.parametrize("name", AT)
 def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Commands, tmp_path: Path) -> None:
-    model, variable, path = AT[name]
+    model, variable = AT[name]
     folder = tmp_path / "support-tickets"
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns(".batchctl"))
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), variable: KEY, "BATCHCTL_YES": "1"}
     env |= {"BATCHCTL_POLL_SECONDS": "0.02", "BATCHCTL_RETRY_SECONDS": "0.005", "BATCHCTL_SETTLE_SECONDS": "0.05"}
-    there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{path}"]
+    there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{ADDRESSES[name]}"]
     settings = [word for setting in there for word in ("--set", setting)]
     done = commands.run(["run", "job.toml", "--wait", *settings], cwd=folder, env=env)
     assert done.code == 3, done  # some answers are bad for good
