@@ -39,6 +39,7 @@ Provider = Literal[
     "mistral",
     "together",
     "openai-compatible",
+    "vllm",
     "emulator",
 ]
 Endpoint = Literal["/v1/responses", "/v1/chat/completions", "/v1/embeddings", "/v1/moderations"]

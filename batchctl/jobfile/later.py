@@ -38,10 +38,9 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
     "model.provider": Later(
         "vertex and bedrock are not built",
-        "use openai, azure-openai, anthropic, gemini, mistral, together, openai-compatible or emulator",
-        works=_is(
-            "openai", "azure-openai", "anthropic", "gemini", "mistral", "together", "openai-compatible", "emulator"
-        ),
+        "use openai, azure-openai, anthropic, gemini, mistral, together, openai-compatible, vllm or emulator",
+        works=lambda value: value not in ("vertex", "bedrock"),
+    ),
     ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
     "lane.deadline": Later("no deadline would be kept"),

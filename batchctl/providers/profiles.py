@@ -126,6 +126,14 @@ TOGETHER = Profile(
         "failed": BatchState.REFUSED,
     },
 )
+VLLM = replace(
+    COMPATIBLE,
+    key_variable="",
+    address_variable="",
+    endpoints=(CHAT, EMBEDDINGS),
+    limits=replace(OPENAI.limits, source="our own bounds: vLLM holds a whole file in memory"),
+    retention="files until you delete them",
+)
 BY_HOST: Mapping[str, Profile] = {
     "api.groq.com": replace(
         COMPATIBLE,

@@ -387,7 +387,7 @@ class Workspace:
     def provider(self, plan: Plan) -> Guarded:
         """The provider that `plan` names, ready to talk. Starts the emulator when that is the provider."""
         if self._provider is None:
-            settings = model_settings(plan.job)
+            settings = model_settings(plan.job) | {"folder": self.state / plan.job.model.provider}
             if plan.job.model.provider == "emulator":
                 settings |= {"base_url": self._start_emulator(plan.job) + "/v1", "api_key": "emulator"}
             usual = 0.01 if plan.job.model.provider == "emulator" else FIRST_WAIT_SECONDS
