@@ -41,7 +41,6 @@ NOT_AVAILABLE_YET: dict[str, Later] = {
         "use openai, azure-openai, anthropic, gemini, mistral, together, openai-compatible, vllm or emulator",
         works=lambda value: value not in ("vertex", "bedrock"),
     ),
-    ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
     "lane.deadline": Later("no deadline would be kept"),
     "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),

@@ -24,6 +24,8 @@ TOKEN_VARIABLE = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105  (the name of a variable)
 class AzureBatch(OpenAIBatch):
     """One Azure OpenAI resource. `base_url` is its endpoint, with or without the path of the API."""
 
+    knows_model: Any = None  # its list has models, not the deployments that requests name
+
     def __init__(
         self,
         *,

@@ -15,6 +15,7 @@ import hashlib
 import shlex
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 
 from batchctl.files import blocks_of, make_directory, replacing, write_file
 from batchctl.model.batches import BatchState, BatchStatus, Candidate, LiveAnswer, Traits
@@ -28,6 +29,8 @@ ENDS = ("complete", "cancelled")
 
 class VllmFiles(OpenAIBatch):
     """The folder that request files are put in and output files are looked for in."""
+
+    knows_model: Any = None  # nobody is there to ask
 
     def __init__(self, *, name: str = "vllm", folder: Path | None = None) -> None:
         super().__init__(name=name, profile=VLLM)

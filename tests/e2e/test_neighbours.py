@@ -47,6 +47,9 @@ def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Comman
     env |= {"BATCHCTL_POLL_SECONDS": "0.02", "BATCHCTL_RETRY_SECONDS": "0.005", "BATCHCTL_SETTLE_SECONDS": "0.05"}
     there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{ADDRESSES[name]}"]
     settings = [word for setting in there for word in ("--set", setting)]
+    done = commands.run(["providers", "check", "job.toml", "--json", *settings], cwd=folder, env=env)
+    assert done.code == 0, done
+    assert not [one for one in done.json["checks"] if one["ok"] is False]
     done = commands.run(["run", "job.toml", "--wait", *settings], cwd=folder, env=env)
     assert done.code == 3, done  # some answers are bad for good
 
