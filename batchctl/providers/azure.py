@@ -5,7 +5,7 @@ By default the v1 API (`https://RESOURCE.openai.azure.com/openai/v1/`), with `[m
 without one, `AZURE_OPENAI_AD_TOKEN` is an Entra token. Jobs are not expired after 24 hours: they run on until
 cancelled. Whether deleting an input keeps a late create from running is not documented, so it is no fence here.
 
-Facts: MicrosoftDocs/azure-ai-docs, articles/foundry/openai/includes/batch/batch-rest.md (2026-08), and `lib/azure.py` of
+Facts: MicrosoftDocs/azure-ai-docs, articles/foundry/openai/includes/batch/batch-{rest,python}.md (2026-08), and `lib/azure.py` of
 openai 3.54.0, read 2026-11-21.
 """
 
@@ -19,6 +19,7 @@ from batchctl.providers.openai import OpenAIBatch
 from batchctl.providers.profiles import AZURE
 
 TOKEN_VARIABLE = "AZURE_OPENAI_AD_TOKEN"  # noqa: S105  (the name of a variable)
+KEEP_SECONDS = 30 * 86_400  # the most; at least 14 days
 
 
 class AzureBatch(OpenAIBatch):
@@ -47,6 +48,10 @@ class AzureBatch(OpenAIBatch):
             return ""
         resource = given.rstrip("/").removesuffix("/v1").removesuffix("/openai")
         return f"{resource}/openai" if self._version else f"{resource}/openai/v1"
+
+    def _kept_for(self) -> dict[str, Any]:
+        """A resource takes 10,000 input files that expire, and only 500 that do not."""
+        return {} if self._version else {"expires_after": {"anchor": "created_at", "seconds": KEEP_SECONDS}}
 
     def _client(self, key: str) -> Any:
         if not self._version:

@@ -272,8 +272,13 @@ class OpenAIBatch:
 
     def stage(self, chunk: Path, *, name: str) -> str:
         with chunk.open("rb") as file:  # an open handle is streamed; a path would be read whole
-            answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose=self.profile.purpose)
+            given = {"purpose": self.profile.purpose, **self._kept_for()}
+            answer = self._sdk.files.with_raw_response.create(file=(name, file), **given)
         return identity(answer, "upload")
+
+    def _kept_for(self) -> dict[str, Any]:
+        """How long an input file is to be kept, where saying so is worth something."""
+        return {}
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
         answer = self._sdk.batches.with_raw_response.create(

@@ -12,6 +12,8 @@ import httpx2
 import openai
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchctl.judging.decide import Judge
 from batchctl.judging.openai import openai_line
@@ -289,6 +291,46 @@ def test_errors_in_other_forms(status: int, body: Any, kind: type[BatchctlError]
     assert CANARY not in everything(raised.value)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = """status input_files input_file_id metadata errors error output_file error_file output_file_id error_file_id progress
+total_requests succeeded_requests failed_requests created_at job_deadline total data job"""
+ODD_JOB = st.fixed_dictionaries({"id": st.just("j1")}, optional=dict.fromkeys(FIELDS.split(), JSON))
+
+
+@pytest.mark.parametrize("provider", [MistralBatch, TogetherBatch])
+@given(job=ODD_JOB | JSON, total=JSON)
+@settings(max_examples=80, deadline=None)
+def test_no_answer_breaks_anything(provider: Any, job: Any, total: Any) -> None:
+    """Any JSON in any place: a status, a list, a number, or an error of ours. Never a traceback, never a guess."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "GET" and request.url.path.endswith("/jobs"):
+            return httpx2.Response(200, json={"data": [job], "total": total})
+        if request.method == "GET" and request.url.path.endswith("/batches"):
+            return httpx2.Response(200, json=[job])
+        return httpx2.Response(200, json=job)
+
+    with answering(provider(api_key=CANARY), answer) as one:
+        guarded = Guarded(one, sleep=Waits())
+        for act in (
+            lambda: guarded.poll("j1"),
+            lambda: guarded.find("file-1", tag=TAG, since=5),
+            lambda: guarded.size_of("file-1"),
+            lambda: guarded.create("file-1", endpoint=CHAT, tag=TAG, run="r", chunk=1),
+        ):
+            try:
+                found = act()
+            except BatchctlError:
+                continue
+            if isinstance(found, BatchStatus):
+                assert found.batch_id == "j1"
+                assert found.known_word == (found.vendor_status.lower() in one.profile.states)
+
+
 def upload(location: str, status: int = 302, **more: str) -> Callable[[httpx2.Request], httpx2.Response]:
     headers = {"Location": location, "X-Together-File-Id": "file-1", **more}
 
@@ -324,6 +366,23 @@ def test_no_bytes_go_to_an_address_that_is_not_safe(location: str, tmp_path: Pat
     chunk.write_bytes(b"{}\n")
     with answering(TogetherBatch(api_key=CANARY), upload(location)) as provider, pytest.raises(OutcomeUnknown):
         provider.stage(chunk, name="1.jsonl")
+
+
+def test_inputs_at_azure_expire_so_that_there_may_be_many(tmp_path: Path) -> None:
+    chunk = tmp_path / "1.jsonl"
+    chunk.write_bytes(b"{}\n")
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.read())
+        return httpx2.Response(200, json={"id": "file-1"})
+
+    for version in (None, "2026-04-01"):
+        provider = AzureBatch(base_url="https://res.openai.azure.com", api_key=CANARY, api_version=version)
+        with answering(provider, answer):
+            assert provider.stage(chunk, name="1.jsonl") == "file-1"
+    assert b"2592000" in seen[0]
+    assert b"expires_after" not in seen[1]
 
 
 # --- settings -----------------------------------------------------------------------------------------------------------
@@ -378,13 +437,13 @@ def test_azure_takes_a_token_and_an_endpoint_from_the_environment(monkeypatch: p
         provider_for("azure-openai", {}).account()
     assert "AZURE_OPENAI_ENDPOINT" in raised.value.hint
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com/")
-    for settings, header in (({}, "Authorization"), ({"api_version": "2026-04-01"}, "Authorization")):
-        provider = provider_for("azure-openai", settings)
+    for more in ({}, {"api_version": "2026-04-01"}):
+        provider = provider_for("azure-openai", more)
         assert provider.account()
         request = provider._sdk._build_request(  # type: ignore[attr-defined]
             openai._models.FinalRequestOptions.construct(method="get", url="/batches")
         )
-        assert CANARY in request.headers.get(header, "") or provider._sdk._azure_ad_token == CANARY  # type: ignore[attr-defined]
+        assert CANARY in request.headers.get("Authorization", "") or provider._sdk._azure_ad_token == CANARY  # type: ignore[attr-defined]
         provider.close()
 
 
