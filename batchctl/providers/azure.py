@@ -5,8 +5,8 @@ By default the v1 API (`https://RESOURCE.openai.azure.com/openai/v1/`), with `[m
 without one, `AZURE_OPENAI_AD_TOKEN` is an Entra token. Jobs are not expired after 24 hours: they run on until
 cancelled. Whether deleting an input keeps a late create from running is not documented, so it is no fence here.
 
-Facts: MicrosoftDocs/azure-ai-docs, articles/foundry/openai/includes/batch/batch-{rest,python}.md (2026-08), and `lib/azure.py` of
-openai 3.54.0, read 2026-11-21.
+Facts: MicrosoftDocs/azure-ai-docs, articles/foundry/openai/includes/batch/batch-{rest,python}.md (2026-08), and
+`lib/azure.py` of openai 3.54.0, read 2026-11-21.
 """
 
 from __future__ import annotations
