@@ -46,11 +46,13 @@ def _handed_out(workspace: Workspace, first: Report) -> Report:
     files = provider.provider
     assert isinstance(files, VllmFiles)
     db = workspace.ledger.db
+    told: list[int] = []
     if any(one.state in SENDABLE for one in queries.chunks(db, run.id)):
         reconcile.settle(workspace, provider, run)
         sent = send_waiting(workspace, provider, run)
         if sent.stopped_by is not None:
             raise sent.stopped_by
+        told = sent.chunks  # each with its command, when it was written
     intents = queries.live_intents(db, run.id)
     batches = [one.batch_id for _, one in sorted(intents.items()) if one.batch_id is not None]
     commands = [files.command(one, plan.job.model.name) for one in batches]

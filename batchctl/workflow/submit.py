@@ -254,6 +254,9 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
     with ledger.transaction() as db:
         transitions.accept(db, tag, batch_id, because="created")
     crash_point("K11")
+    command = getattr(provider.provider, "command", None)
+    if command is not None:
+        workspace.options.note(f"chunk {chunk.number} is for you to run: {command(batch_id, plan.job.model.name)}")
     return True
 
 
