@@ -56,11 +56,8 @@ def _handed_out(workspace: Workspace, first: Report) -> Report:
     intents = queries.live_intents(db, run.id)
     batches = [one.batch_id for _, one in sorted(intents.items()) if one.batch_id is not None]
     commands = [files.command(one, plan.job.model.name) for one in batches]
-    lines = [
-        *first.lines,
-        f"  {plural(len(commands), 'request file')} for vLLM; run:",
-        *(f"  {one}" for one in commands),
-    ]
+    lines = [*first.lines, f"  {plural(len(commands), 'request file')} for vLLM" + ("" if told else "; run:")]
+    lines += [] if told else [f"  {one}" for one in commands]
     balance = queries.balance(db, run.id)
     return replace(
         first,
