@@ -7,7 +7,7 @@ loads no HTTP server; `Emulator.start` does.
 
 from batchctl.emulator.faults import CallFault
 from batchctl.emulator.lifecycle import Emulator, serve
-from batchctl.emulator.settings import Settings
+from batchctl.emulator.settings import ADDRESSES, Settings
 from batchctl.emulator.witness import billed_rows, read_witness, requests_seen
 
-__all__ = ["CallFault", "Emulator", "Settings", "billed_rows", "read_witness", "requests_seen", "serve"]
+__all__ = ["ADDRESSES", "CallFault", "Emulator", "Settings", "billed_rows", "read_witness", "requests_seen", "serve"]

@@ -119,6 +119,7 @@ class MistralWire(OpenAIWire):
             web.get(JOBS + "/{id}", self.get_batch),
             web.post(JOBS + "/{id}/cancel", self.cancel_batch),
             web.get(ROOT + "/models", self.models),
+            web.get(ROOT + "/models/{id}", self.models),
             *(web.post(ROOT + endpoint.removeprefix("/v1"), self.live) for endpoint in self.endpoints),
         ]
 

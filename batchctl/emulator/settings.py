@@ -16,6 +16,15 @@ from batchctl.emulator.tariff import USD_PER_MILLION, tariff
 
 _SPELLED = {"500": "error500", "429": "error429", "error500": "error500", "error429": "error429"}
 _SHARES = (*(name for group in GROUPS for name in group), "reordered")
+ADDRESSES = {
+    "openai": "/v1",
+    "openai-compatible": "/v1",
+    "anthropic": "",
+    "azure-openai": "/azure",
+    "mistral": "/mistral",
+    "together": "/together",
+}
+"""Where each provider's wire is, after the emulator's address: what `[model] base_url` names. Groq: `/groq/openai/v1`."""
 RESULT_FAULTS = ("stranger", "null-id", "cut-last", "no-final-newline", "crlf", "blank", "u2028", "both-files")
 
 

@@ -39,6 +39,7 @@ Provider = Literal[
     "mistral",
     "together",
     "openai-compatible",
+    "vllm",
     "emulator",
 ]
 Endpoint = Literal[

@@ -3,7 +3,8 @@
 A result line is `{"id", "custom_id", "response": {"status_code", "request_id", "body"} | null, "error" | null}`, the
 same in output and error files; a failed request carries its error in `response.body.error`, one that never ran in the
 top-level `error` (Batch guide, developers.openai.com/api/docs/guides/batch, and the OpenAPI description's
-`BatchRequestOutput`, both as of November 2026). Azure sends the same with fields more or fewer.
+`BatchRequestOutput`, both as of November 2026). Azure sends the same with fields more or fewer; so do Mistral (mistralai
+3.7.0), Together (together 3.1.1) and the files of vLLM (`vllm/entrypoints/openai/run_batch.py`), all read 2026-11-21.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def openai_line(line: Any, endpoint: str, mode: str = "native") -> Extracted:
         if answered or type(status) not in (int, NoneType):
             detail = f"an answer with the status {word_of(status)} is not understood"
             return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, answered, request_id)
-        return _failed(status, body, custom_id, request_id)
+        return _failed(status, body, custom_id, request_id, error)
     if error is not None:
         detail = f"an answer with status 200 and an error is not understood: {error_words(error)}"
         return Extracted(custom_id, None, None, Reason.PROVIDER, detail, Retry.NONE, True, request_id)
@@ -221,7 +222,7 @@ def _chat(body: dict[str, Any], mode: str) -> str:
         refusal = message.get("refusal")
         if refusal:
             raise refused(refusal)
-        _check_finish(finish, ("stop", "tool_calls", "function_call"))
+        _check_finish(finish, ("stop", "eos", "tool_calls", "function_call"))
         text = _content(message.get("content"))
         if mode == TOOL or not text or text.isspace():
             calls = _tool_calls(message)
@@ -300,8 +301,8 @@ def _choices(body: dict[str, Any]) -> list[dict[str, Any]]:
 def _check_finish(finish: Any, usual: tuple[str, ...]) -> None:
     if finish == "content_filter":
         raise filtered()
-    if finish == "length":
-        raise cut_off("finish_reason is length")
+    if finish in ("length", "model_length"):  # Mistral's word for a full context
+        raise cut_off(f"finish_reason is {finish}")
     if finish not in usual:
         raise unknown("finish_reason", finish)
 
@@ -317,6 +318,8 @@ def _content(content: Any) -> str:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "refusal":
             raise refused(part.get("refusal"))
+        if kind == "thinking":  # Mistral's reasoning models
+            continue
         text = part.get("text") if kind == "text" else None
         if not isinstance(text, str):
             raise unknown("content part", kind)
@@ -396,8 +399,13 @@ def _not_run(error: Any, custom_id: str | None) -> Extracted:
     return Extracted(custom_id, reason=reason, detail=error_words(error), retry=retry)
 
 
-def _failed(status: Any, body: Any, custom_id: str | None, request_id: str) -> Extracted:
+def _failed(status: Any, body: Any, custom_id: str | None, request_id: str, beside: Any = None) -> Extracted:
+    """`beside` is the error beside the response, where vLLM puts it, bare or in a wrapper; Mistral's body is the error."""
     error = body.get("error") if isinstance(body, dict) else None
+    if error is None and isinstance(body, dict) and body.get("object") == "error":
+        error = body
+    if error is None:
+        error = beside.get("error", beside) if isinstance(beside, dict) else beside
     codes = error_codes(error)
     if not status and any(codes):
         status = 200  # no status, yet a word that says more than its absence

@@ -39,6 +39,8 @@ class Traits:
     id_separator: str = "-"  # between the parts of a custom_id; a letter where the vendor's ids have no signs
     wire: str = "openai"  # whose shapes its results have: names the reader in `judging.wires`
     uploads: bool = True  # False: the chunk itself is the body of `create`, and `stage` puts nothing anywhere
+    live: bool = True  # it answers single requests, too: a dry run can be made
+    paid: bool = True  # somebody bills what it does: a person is asked first
     batch: bool = True
     endpoints: tuple[str, ...] = ()
     structured_output: bool = True

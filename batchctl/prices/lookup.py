@@ -38,6 +38,8 @@ def find(provider: str, model: str, lane: Lane, *, now: datetime | None = None) 
     """The price of `model` at `provider`, as far as a source is certain of it."""
     if provider == "emulator":
         return Price(_SIMULATED[lane], "the emulator's own tariff", "")
+    if provider == "vllm":  # files for a machine of one's own; what it costs is for `[prices]` to say
+        return Price(Rates(0, 0, 0, 0), "your own machine, which no vendor bills", "")
     return _genai(provider, model, lane, now or datetime.now(UTC)) or _table(provider, model, lane)
 
 

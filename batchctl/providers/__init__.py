@@ -52,6 +52,12 @@ def _together(name: str, settings: Settings) -> Provider:
     return TogetherBatch(name=name, **_reached(settings))
 
 
+def _vllm(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.vllm import VllmFiles
+
+    return VllmFiles(name=name, folder=settings.get("folder"))
+
+
 def _reached(settings: Settings) -> dict[str, Any]:
     """Where and with what key: the same settings for every server of OpenAI's kind."""
     return {name: settings.get(name) for name in ("base_url", "api_key", "key_name")}
@@ -97,6 +103,7 @@ KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "mistral": _mistral,
     "together": _together,
     "openai-compatible": _compatible,
+    "vllm": _vllm,
     "emulator": _openai,
 }
 AVAILABLE = tuple(KNOWN)

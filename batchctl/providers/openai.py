@@ -221,20 +221,25 @@ class OpenAIBatch:
     def _client(self, key: str) -> Any:
         import openai  # about 1.5 s of CPU: only the commands that talk to the provider pay for it
 
+        # By default the SDK repeats a lost `create` twice and sends no idempotency key: three bills.
         client = openai.OpenAI(
-            organization=self._organization, project=self._project, api_key=key, max_retries=0, **self._manners()
+            api_key=key,
+            organization=self._organization,
+            project=self._project,
+            max_retries=0,
+            **self._manners(),
         )
-        if self.profile is not OPENAI:  # the SDK has read variables that are for OpenAI's servers alone
-            client.organization, client.project = self._organization, self._project
-            client._custom_headers = {}
+        return client if self.profile is OPENAI else self._stripped(client)
+
+    def _stripped(self, client: Any) -> Any:
+        """The client without what the SDK has read from variables that are for OpenAI's own servers."""
+        client.organization, client.project = self._organization, self._project
+        client._custom_headers = {}
         return client
 
     def _manners(self) -> dict[str, Any]:
-        """How every client of this SDK is set: where, and for how long.
-
-        It also gets `max_retries=0`: by default the SDK repeats a lost `create` twice and sends no idempotency key, which
-        is three bills. And it would follow redirects, which carry a request to an address nobody configured.
-        """
+        """How every client of this SDK is set: where, and how long. The SDK would follow redirects, which would carry a
+        request to an address nobody configured."""
         import openai
 
         return {
@@ -267,8 +272,13 @@ class OpenAIBatch:
 
     def stage(self, chunk: Path, *, name: str) -> str:
         with chunk.open("rb") as file:  # an open handle is streamed; a path would be read whole
-            answer = self._sdk.files.with_raw_response.create(file=(name, file), purpose=self.profile.purpose)
+            given = {"purpose": self.profile.purpose, **self._kept_for()}
+            answer = self._sdk.files.with_raw_response.create(file=(name, file), **given)
         return identity(answer, "upload")
+
+    def _kept_for(self) -> dict[str, Any]:
+        """How long an input file is to be kept, where saying so is worth something."""
+        return {}
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
         answer = self._sdk.batches.with_raw_response.create(
@@ -352,16 +362,6 @@ class OpenAIBatch:
                 raise
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
-
-    def knows_model(self, name: str) -> bool:
-        """Whether the key may use a model: `GET /models/{name}`, free."""
-        import openai
-
-        try:
-            self._sdk.models.with_raw_response.retrieve(name)
-        except openai.NotFoundError:
-            return False
-        return True
 
     # --- what an exception means ----------------------------------------------------------------------------------
 

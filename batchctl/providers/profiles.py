@@ -78,7 +78,7 @@ AZURE = Profile(
         line_bytes=10_000_000,
         source="MicrosoftDocs/azure-ai-docs global-batch-limits.md, read 2026-11-21 (line_bytes: our own bound)",
     ),
-    retention="files until they are deleted",
+    retention="inputs 30 days, results until they are deleted",
     caps=("max_completion_tokens", "max_tokens"),
 )
 MISTRAL = Profile(
@@ -125,6 +125,14 @@ TOGETHER = Profile(
         **dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED),
         "failed": BatchState.REFUSED,
     },
+)
+VLLM = replace(
+    COMPATIBLE,
+    key_variable="",
+    address_variable="",
+    endpoints=(CHAT, EMBEDDINGS),
+    limits=replace(OPENAI.limits, source="our own bounds: vLLM holds a whole file in memory"),
+    retention="files until you delete them",
 )
 BY_HOST: Mapping[str, Profile] = {
     "api.groq.com": replace(

@@ -33,6 +33,8 @@ BLOCK_BYTES = 1 << 20
 class TogetherBatch(OpenAIBatch):
     """Together's wire."""
 
+    knows_model: Any = None  # it has no free way to ask for one model
+
     def __init__(
         self,
         *,

@@ -74,6 +74,13 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
             plan.codec().live_body,
         )
     )
+    if not plan.codec().traits.live:
+        raise UsageError(
+            f"provider `{plan.job.model.provider}` has no endpoint that answers single requests",
+            where=f"run {run.id}",
+            effect="nothing was sent",
+            hint=f"there is no dry run for files: batchctl submit {run.id}",
+        )
     path = workspace.directory(run.id) / "dry-run.jsonl"
     stored = _stored(path, policy.max_age)
     provider = workspace.provider(plan)

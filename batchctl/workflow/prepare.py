@@ -185,7 +185,8 @@ def _report(
     lines.append(f"  requests to send    {requests:>12,}   in {plural(len(chunks), 'chunk')}, {size / 1e6:,.1f} MB")
     lines += [f"  note: {one}" for one in notes[:5]]
     passed = gate_passed(workspace, plan)
-    following = f"batchctl dry-run {run.id}" if plan.job.sample.rows and not passed else f"batchctl submit {run.id}"
+    tried = passed or not plan.job.sample.rows or not plan.codec().traits.live
+    following = f"batchctl submit {run.id}" if tried else f"batchctl dry-run {run.id}"
     if again:
         following = f"batchctl run {workspace.job_path}"
     facts = {

@@ -28,11 +28,11 @@ def providers() -> Report:
                 "source": limits.source,
             }
         )
-    lines = [f"{'provider':<20} {'requests':>9} {'file':>8}  {'credentials':<18} endpoints"]
+    lines = [f"{'provider':<20} {'requests':>9} {'file':>8}  {'credentials':<20} endpoints"]
     for row in rows:
         size = f"{row['file_bytes'] / 1e6:,.0f} MB"  # type: ignore[operator]
         keys = ", ".join(row["credentials"]) or "none"  # type: ignore[arg-type]
-        lines.append(f"{row['provider']:<20} {row['requests']:>9,} {size:>8}  {keys:<18} " + " ".join(row["endpoints"]))  # type: ignore[arg-type]
+        lines.append(f"{row['provider']:<20} {row['requests']:>9,} {size:>8}  {keys:<20} " + " ".join(row["endpoints"]))  # type: ignore[arg-type]
     sources: dict[str, list[str]] = {}
     for row in rows:
         if row["provider"] != "emulator":

@@ -85,7 +85,8 @@ def _gate(workspace: Workspace, current: queries.Run, lines: list[str]) -> Repor
     if current.stopped or not waiting or queries.was_sent(db, current.id):
         return None
     consent(workspace, sum(one.requests for one in waiting), len(waiting))
-    if not workspace.policy.sample.rows or gate_passed(workspace, workspace.frozen_plan()):
+    plan = workspace.frozen_plan()
+    if not workspace.policy.sample.rows or not plan.codec().traits.live or gate_passed(workspace, plan):
         return None
     tried = dry_run.tried(workspace, current)
     lines += tried.lines

@@ -34,6 +34,7 @@ from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 FIRST_WINDOW = 8
+ANY_NUMBER = 1_000_000
 SENDS_AT_ONCE = 3
 SENDABLE = (ChunkState.PLANNED, ChunkState.UPLOADED)
 AT_PROVIDER = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED)
@@ -91,7 +92,7 @@ def require_gate(workspace: Workspace, waiting: list[Chunk]) -> None:
     from batchctl.workflow.prepare import gate_passed
 
     sample = workspace.policy.sample
-    if not sample.rows:
+    if not sample.rows or not workspace.frozen_plan().codec().traits.live:
         return
     for settings in {one.settings for one in waiting if one.attempt == 1}:
         if not gate_passed(workspace, workspace.frozen_plan(settings)):
@@ -110,7 +111,7 @@ def consent(workspace: Workspace, requests: int, batches: int) -> None:
         return
     plan = workspace.frozen_plan()
     model = plan.job.model
-    if model.provider == "emulator" or workspace.options.yes:
+    if model.provider == "emulator" or workspace.options.yes or not plan.codec().traits.paid:
         return
     question = (
         f"Send {plural(requests, 'request')} in {plural(batches, 'batch', 'batches')} to {model.provider} "
@@ -183,6 +184,8 @@ def window(workspace: Workspace, provider: Guarded) -> int:
     """Batches allowed at the provider at once: the job's number, or what refusals have taught."""
     own = workspace.policy.limits.in_flight
     learnt = queries.window(workspace.ledger.db, provider.name)
+    if not provider.traits.paid and own is None:
+        return ANY_NUMBER  # files in a folder are no queue
     return own if own is not None else learnt if learnt is not None else FIRST_WINDOW
 
 
@@ -242,6 +245,9 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
             transitions.give_back(db, tag, "refused", because=error.what)
         raise
     reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)
+    command = getattr(provider.provider, "command", None)
+    if command is not None:
+        workspace.options.note(f"chunk {chunk.number} is for you to run: {command(batch_id, plan.job.model.name)}")
     return True
 
 

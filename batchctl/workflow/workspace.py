@@ -381,7 +381,7 @@ class Workspace:
 
     def provider(self, plan: Plan) -> Guarded:
         """The provider that `plan` names, ready to talk; one for each `[model]`. Starts the emulator when that is it."""
-        settings = model_settings(plan.job)
+        settings = model_settings(plan.job) | {"folder": self.state / plan.job.model.provider}
         key = _digest([plan.job.model.provider, settings])
         if key not in self._providers:
             if plan.job.model.provider == "emulator":

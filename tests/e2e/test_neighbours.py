@@ -13,20 +13,21 @@ from typing import Any
 
 import pytest
 
-from batchctl.emulator import billed_rows
+from batchctl.emulator import ADDRESSES, billed_rows
+from tests.conftest import SHARED, NewJob, NewProvider
 from tests.docs.blocks import ROOT
 from tests.support.commands import Commands
 from tests.support.provider import Provider, ProviderProcess
 
 SAMPLE = ROOT / "samples" / "support-tickets"
 KEY = "sk-test-key"
-AT: dict[str, tuple[str, str, str]] = {
-    "openai-compatible": ("some-model", "OPENAI_API_KEY", "/v1"),
-    "azure-openai": ("my-deployment", "AZURE_OPENAI_API_KEY", "/azure"),
-    "mistral": ("mistral-small-latest", "MISTRAL_API_KEY", "/mistral"),
-    "together": ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHER_API_KEY", "/together"),
+AT = {
+    "openai-compatible": ("some-model", "OPENAI_API_KEY"),
+    "azure-openai": ("my-deployment", "AZURE_OPENAI_API_KEY"),
+    "mistral": ("mistral-small-latest", "MISTRAL_API_KEY"),
+    "together": ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHER_API_KEY"),
 }
-"""Of each provider: a model, the usual variable for its key, and where its wire is in the emulator."""
+"""Of each provider: a model, and the usual variable for its key."""
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +41,16 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 
 @pytest.mark.parametrize("name", AT)
 def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Commands, tmp_path: Path) -> None:
-    model, variable, path = AT[name]
+    model, variable = AT[name]
     folder = tmp_path / "support-tickets"
     shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns(".batchctl"))
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), variable: KEY, "BATCHCTL_YES": "1"}
     env |= {"BATCHCTL_POLL_SECONDS": "0.02", "BATCHCTL_RETRY_SECONDS": "0.005", "BATCHCTL_SETTLE_SECONDS": "0.05"}
-    there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{path}"]
+    there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{ADDRESSES[name]}"]
     settings = [word for setting in there for word in ("--set", setting)]
+    done = commands.run(["providers", "check", "job.toml", "--json", *settings], cwd=folder, env=env)
+    assert done.code == 0, done
+    assert not [one for one in done.json["checks"] if one["ok"] is False]
     done = commands.run(["run", "job.toml", "--wait", *settings], cwd=folder, env=env)
     assert done.code == 3, done  # some answers are bad for good
 
@@ -62,3 +66,36 @@ def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Comman
     assert {(one["provider"], one["model"]) for one in results} == {(name, model)}
     paid = Counter(one["custom_id"] for one in billed_rows(vendor.state) if one["batch_id"])
     assert set(paid.values()) == {1}
+
+
+QUESTIONS = SHARED / "data" / "banking77" / "test.csv"
+SHAPE = (
+    "id state output reason detail attempt copied_from usage cost_usd provider model batch_id request_id prompt_version"
+    " schema_version created_at row"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not QUESTIONS.is_file(), reason="the public test data is not beside the checkout")
+@pytest.mark.parametrize("name", AT)
+def test_3080_questions_end_in_files_of_one_shape(name: str, new_job: NewJob, new_provider: NewProvider) -> None:
+    model, variable = AT[name]
+    bad = {"invalid": 0.03, "500": 0.03, "missing": 0.03, "reordered": 0.5}
+    vendor = new_provider(**bad)
+    job = new_job(
+        vendor,
+        source=f'path = "{QUESTIONS}"',
+        prompt="Which intent?\n\n{{ text }}",
+        limits="chunk_rows = 1000",
+        model=f'provider = "{name}"\nname = "{model}"\nbase_url = "{vendor.url}{ADDRESSES[name]}"',
+    )
+    job.marked = False
+    job.env[variable] = KEY
+    job.run("run", "--wait", code=3)
+    job.check_balance()
+    job.check_money()
+    results = job.lines("results.jsonl")
+    assert len(results) == 3080
+    assert {" ".join(one) for one in results} == {SHAPE}
+    assert {one["usage"] is None for one in results if one["state"] == "completed"} == {False}
+    assert sum(one["state"] == "completed" for one in results) > 2700

@@ -65,13 +65,24 @@ def prepare(
     ] = None,
     resend_changed: ResendChanged = False,
     keep_done: KeepDone = False,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", metavar="FORMAT", help="vllm: also write the requests as files for `vllm run-batch`."),
+    ] = None,
 ) -> Report:
     """Turn source rows into checked request chunks; nothing leaves the machine.
 
     \b
       batchctl prepare job.toml
       batchctl prepare job.toml --rows .batchctl/triage-0001/rerun.jsonl
+
+    With `--export vllm --set model.name=NAME` the requests are handed out as files: no server, no key.
     """
+    if export is not None:
+        from batchctl.workflow.export import export as exported
+
+        options = common.options(target)
+        return exported(options, export, rows=rows, resend_changed=resend_changed, keep_done=keep_done)
     from batchctl.workflow import prepare as workflow
 
     return workflow.prepare(common.options(target), rows=rows, resend_changed=resend_changed, keep_done=keep_done)
