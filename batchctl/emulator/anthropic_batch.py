@@ -6,6 +6,8 @@ file; only succeeded rows are billed.
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -14,7 +16,7 @@ import orjson
 from batchctl.emulator.anthropic_checks import RefusedError, message_params, odd
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.process import Made
-from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of, words
+from batchctl.emulator.saying import Answer, Asked, Said, say, used_of, words
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
 
@@ -25,6 +27,11 @@ ERRORS = {
     "timeout": ("timeout_error", "Request timed out.", 504),
     "unknown": ("mystery_error", "Something new.", 500),
 }
+_BOUNDS = re.compile(r"\{[^{}]*\}$")
+_BOUND = re.compile(
+    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems)"
+    r": (-?[0-9]+(?:\.[0-9]+)?)"
+)
 _UNDONE = {"batch_expired": "expired", "batch_cancelled": "canceled"}
 
 
@@ -44,6 +51,24 @@ class _Message(Asked):
             self.tool = choice["name"]
         if self.tool:
             self.schema = as_read(orjson.dumps(tools[self.tool]["input_schema"]))
+
+
+@lru_cache(maxsize=64)
+def as_read(schema: bytes) -> Any:
+    """The schema with the bounds that stand in descriptions, as `{minimum: 1, maximum: 4}`: a model reads those too."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        out = {key: read(one) for key, one in value.items()}
+        found = _BOUNDS.search(value["description"]) if isinstance(value.get("description"), str) else None
+        for key, number in _BOUND.findall(found[0]) if found else ():
+            out.setdefault(key, orjson.loads(number))
+        return out
+
+    return read(orjson.loads(schema))
 
 
 def answer(

@@ -21,7 +21,7 @@ from batchctl.emulator.anthropic_checks import MOST_BYTES, RefusedError, batch_c
 from batchctl.emulator.batches import ENDED, cancel, others_made, record
 from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
-from batchctl.emulator.process import Valid
+from batchctl.emulator.process import InStore, Valid
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id, private_file
 from batchctl.emulator.wire import Context
@@ -41,7 +41,7 @@ _MESSAGES = {
 }
 
 
-class AnthropicBatches:
+class AnthropicBatches(InStore):
     """What the worker needs to know of this wire. Its batches are checked when they are created."""
 
     one_file = True

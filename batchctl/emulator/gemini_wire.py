@@ -22,7 +22,7 @@ from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import FILES, UPLOAD, WIRE, GeminiFiles, answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner, Rows
 from batchctl.emulator.google_checks import RefusedError, embed, fields, generate, need, odd
-from batchctl.emulator.process import Valid, progress
+from batchctl.emulator.process import InStore, Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id
 from batchctl.emulator.wire import Context, WireError
@@ -72,7 +72,7 @@ def _line(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
-class GeminiBatches:
+class GeminiBatches(InStore):
     """What the worker needs to know of this wire."""
 
     one_file = True

@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 
+from batchctl.emulator.anthropic_batch import as_read
 from batchctl.emulator.faults import Fate, Fates
 from batchctl.emulator.google_checks import odd
 from batchctl.emulator.process import Made
-from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of
+from batchctl.emulator.saying import Answer, Asked, Said, say, used_of
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD, WireError
 

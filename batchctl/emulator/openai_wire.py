@@ -21,7 +21,7 @@ from batchctl.emulator.faults import Fates
 from batchctl.emulator.openai_answers import snapshot
 from batchctl.emulator.openai_checks import ENDPOINTS, RefusedError, batch_create, odd
 from batchctl.emulator.openai_files import WIRE, OpenAIFiles, answered, body_read, limit_of, listed
-from batchctl.emulator.process import Valid, progress
+from batchctl.emulator.process import InStore, Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id
 from batchctl.emulator.wire import Context
@@ -50,7 +50,7 @@ _TIMES = (
 )
 
 
-class OpenAIBatches:
+class OpenAIBatches(InStore):
     """What the worker needs to know of this wire."""
 
     one_file = False

@@ -68,10 +68,28 @@ class RowMaker(Protocol):
     def stranger(self, custom_id: Any) -> bytes: ...
 
 
+class InStore:
+    """For wires whose inputs and results are files of the emulator's own store."""
+
+    def bring(self, store: Store, batch: Any) -> None:
+        """Nothing is anywhere else."""
+
+    def carry(self, store: Store, batch: Any, output: Path, counts: dict[str, int]) -> str:  # noqa: ARG002
+        return ""
+
+
 class BatchWire(Protocol):
     """What running a batch needs to know of a vendor. `one_file`: all result lines are in one file, errors among them."""
 
     one_file: bool
+
+    def bring(self, store: Store, batch: Any) -> None:
+        """Before validation: the input from where the vendor reads it into the store."""
+        ...
+
+    def carry(self, store: Store, batch: Any, output: Path, counts: dict[str, int]) -> str:
+        """Before the end: the results to where the vendor writes them; what kept them from it, or "". Repeatable."""
+        ...
 
     def validate(self, path: Path, endpoint: str, settings: Settings, queued_tokens: int) -> Valid: ...
     def rows(self, *, batch_id: str, endpoint: str, settings: Settings, created: int) -> RowMaker: ...
@@ -164,6 +182,7 @@ class Worker(threading.Thread):
 
     def _validate(self, store: Store, batch: Any, settings: Settings) -> None:
         wire = self._wires[batch["wire"]]
+        wire.bring(store, batch)
         entry = store.file(batch["wire"], batch["input_file_id"])
         queued = store.db.execute(
             "SELECT coalesce(sum(tokens), 0) FROM batch WHERE id != ? AND others = 0"
@@ -207,7 +226,12 @@ class Worker(threading.Thread):
         billed = store.work / f"{batch_id}.billed.part"
         tally = self._run_rows(store, batch, settings, wire, (output, errors, billed))
         _oddities(settings, batch_id, wire, batch, output, errors)
+        problem = wire.carry(store, batch, output, _manifest(batch, tally))
         now = time.time()
+        if problem:
+            told = orjson.dumps([{"code": "Failed", "message": problem}]).decode()
+            store.change_batch(batch_id, status="failed", errors=told, failed_at=now)
+            return
         files: dict[str, Any] = {}
         with store.transaction():
             current = store.db.execute("SELECT * FROM batch WHERE id = ?", (batch_id,)).fetchone()
@@ -309,6 +333,17 @@ class Worker(threading.Thread):
         )
         row = store.db.execute("SELECT status FROM batch WHERE id = ?", (batch_id,)).fetchone()
         return bool(row[0] == "cancelling")
+
+
+def _manifest(batch: Any, tally: _Tally) -> dict[str, int]:
+    return {
+        "totalRecordCount": batch["total"],
+        "processedRecordCount": tally.completed + tally.failed,
+        "successRecordCount": tally.completed,
+        "errorRecordCount": tally.failed,
+        "inputTokenCount": tally.input_tokens,
+        "outputTokenCount": tally.output_tokens,
+    }
 
 
 def _claim(handle: int) -> bool:

@@ -6,7 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from batchctl.model.addresses import is_loopback
 from batchctl.model.errors import UsageError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -70,3 +72,12 @@ def words(value: Any, key: str, where: str, known: Iterable[str] = ()) -> tuple[
         if allowed and word not in allowed:
             raise refuse(f"`{key}` does not know `{word}`", where, nearest(word, allowed))
     return tuple(value)
+
+
+def address(value: Any, key: str, where: str) -> str:
+    """The http address of a server on this machine."""
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme != "http" or not is_loopback(parts.hostname):
+        hint = f'write `{key} = "http://127.0.0.1:5000"`'
+        raise refuse(f"`{key}` must be the http address of a server on this machine, not {value!r}", where, hint)
+    return str(value).rstrip("/")

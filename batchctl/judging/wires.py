@@ -16,7 +16,7 @@ from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 class Reader:
     """Three places an answer is read from: a result line, a live body with status 200, a live error.
 
-    `id_field` is what a result line calls the custom_id of its request.
+    `id_field` is the member of a result line that says whose it is.
     """
 
     line: Callable[[Any, str, str], Extracted]
@@ -28,5 +28,5 @@ class Reader:
 READERS: Mapping[str, Reader] = {
     "openai": Reader(openai_line, openai_body, openai_http_error),
     "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error),
-    "google": Reader(google_line, google_body, google_http_error, id_field="key"),
+    "google": Reader(google_line, google_body, google_http_error, "key"),
 }

@@ -121,14 +121,18 @@ class Plan:
 
 
 def model_settings(job: Job) -> dict[str, Any]:
-    return {
-        "model": job.model.name,
-        "base_url": job.model.base_url,
-        "organization": job.model.organization,
-        "project": job.model.project,
-        "api_version": job.model.api_version,
-        "key_name": job.model.key_env,
-    }
+    names = (
+        "base_url",
+        "organization",
+        "project",
+        "location",
+        "region",
+        "bucket",
+        "role_arn",
+        "api_version",
+        "profile",
+    )
+    return {name: getattr(job.model, name) for name in names} | {"key_name": job.model.key_env, "model": job.model.name}
 
 
 def _digest(value: Any) -> str:
