@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.commands import Commands
+from tests.support.gcs import Gcs
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, ProviderProcess, ProviderThread
 
@@ -64,6 +65,14 @@ def new_provider(tmp_path: Path) -> Iterator[NewProvider]:
     yield begin
     for one in started:
         one.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Gcs]:
+    """A Cloud Storage server for all tests of a process."""
+    server = Gcs()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from batchctl.emulator.faults import GROUPS, CallFault
-from batchctl.emulator.reading import known_keys, refuse, seconds, share, whole, words
+from batchctl.emulator.reading import address, known_keys, refuse, seconds, share, whole, words
 from batchctl.emulator.tariff import USD_PER_MILLION, tariff
 
 _SPELLED = {"500": "error500", "429": "error429", "error500": "error500", "error429": "error429"}
@@ -29,6 +29,7 @@ class Settings:
     `window` shorter than `latency` makes a batch expire with part of its rows done. `models` limits what exists.
     `cached` is the part of each row's input tokens read from a cache, `thinking` so many reasoning tokens in each answer;
     `prices` is the tariff of the money meter, in USD per million tokens (`tariff.py`).
+    `gcs` is the address of a Cloud Storage server, which the Vertex wire reads and writes (else STORAGE_EMULATOR_HOST).
     `other_batches` puts that many batches of someone else into the list. `clock_offset` shifts the `Date` header.
     """
 
@@ -59,6 +60,7 @@ class Settings:
     clock_offset: float = 0.0
     cached: float = 0.0
     thinking: int = 0
+    gcs: str = ""
     prices: tuple[str, ...] = tuple(USD_PER_MILLION.values())
 
     @property
@@ -92,6 +94,8 @@ class Settings:
                 read[name] = tariff(value, where)
             elif name == "models":
                 read[name] = words(value, key, where)
+            elif name == "gcs":
+                read[name] = address(value, key, where)
             elif name == "calls":
                 if not isinstance(value, list | tuple):
                     raise refuse("`calls` must be a list of tables", where, "write `[[emulator.calls]]`")

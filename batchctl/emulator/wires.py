@@ -6,12 +6,15 @@ from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
 from batchctl.emulator.azure_wire import AzureBatches, AzureWire
+from batchctl.emulator.gcs_front import GcsFront
 from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.groq_wire import GroqBatches, GroqWire
 from batchctl.emulator.mistral_wire import MistralBatches, MistralWire
 from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
 from batchctl.emulator.process import BatchWire
 from batchctl.emulator.together_wire import TogetherBatches, TogetherWire
+from batchctl.emulator.vertex_batch import VertexBatches
+from batchctl.emulator.vertex_wire import VertexWire
 from batchctl.emulator.wire import Context, Wire
 
 
@@ -24,6 +27,8 @@ def all_wires(context: Context) -> list[Wire]:
         GroqWire(context),
         MistralWire(context),
         TogetherWire(context),
+        VertexWire(context),
+        GcsFront(context),
         OpenAIWire(context),
     ]
 
@@ -38,4 +43,5 @@ def batch_wires() -> Mapping[str, BatchWire]:
         TogetherWire.name: TogetherBatches(),
         GeminiWire.name: GeminiBatches(),
         OpenAIWire.name: OpenAIBatches(),
+        VertexWire.name: VertexBatches(),
     }

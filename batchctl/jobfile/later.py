@@ -37,10 +37,18 @@ class Later(NamedTuple):
 NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
     "model.provider": Later(
-        "vertex and bedrock are not built",
-        "use openai, azure-openai, anthropic, gemini, mistral, together, openai-compatible or emulator",
+        "bedrock is not built",
+        "use openai, azure-openai, anthropic, gemini, vertex, mistral, together, openai-compatible or emulator",
         works=_is(
-            "openai", "azure-openai", "anthropic", "gemini", "mistral", "together", "openai-compatible", "emulator"
+            "openai",
+            "azure-openai",
+            "anthropic",
+            "gemini",
+            "vertex",
+            "mistral",
+            "together",
+            "openai-compatible",
+            "emulator",
         ),
     ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),

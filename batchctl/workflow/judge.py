@@ -347,7 +347,7 @@ def evidence(task: Task, line: int) -> list[Extracted]:
     """Everything that came back for one request of a chunk, for a person to look at."""
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, READERS[task.wire].id_field, exact=True)
+    found = index(paths, ids, task.wire, exact=True)
     custom_id = next(one for one, place in ids.items() if place == line)
     first = found.places[line]
     results = _Results(paths)
