@@ -1,4 +1,4 @@
-"""Vertex's batch jobs: request lines out of Cloud Storage, result shards into a folder of the job.
+"""Vertex's batch jobs: request lines out of Cloud Storage or BigQuery, results into a folder of the job or a table.
 
 The import is as strict as the service's: an empty line, an empty object anywhere, or a nested field beside `request`
 fails the job without naming the line. Results are told by their folder: final shards, and beside them the partial dump
@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from batchctl.emulator.bigquery_wire import table_path
 from batchctl.emulator.google_answers import Manner, Rows
 from batchctl.emulator.google_checks import embed, generate
 from batchctl.emulator.process import Valid
@@ -106,13 +107,19 @@ class VertexBatches:
         from google.api_core.exceptions import GoogleAPICallError
 
         asked, address = orjson.loads(batch["metadata"]), gcs_of(Settings.restored(batch["settings"]))
-        if not address or store.file(WIRE, batch["input_file_id"]) is not None:
+        if store.file(WIRE, batch["input_file_id"]) is not None:
             return
         bucket, name = place_of(asked["input"])
         part = store.work / f"{batch['id']}.brought"
+        part.unlink(missing_ok=True)
         try:
-            client_at(address).bucket(bucket).blob(name).download_to_filename(str(part), retry=None)
-        except GoogleAPICallError:
+            if asked["input"].startswith("bq://"):
+                os.link(table_path(store, asked["input"]), part)
+            elif address:
+                client_at(address).bucket(bucket).blob(name).download_to_filename(str(part), retry=None)
+            else:
+                return
+        except (GoogleAPICallError, FileNotFoundError):
             part.unlink(missing_ok=True)
             return
         store.add_file(
@@ -125,12 +132,18 @@ class VertexBatches:
             keep_seconds=None,
         )
 
-    def carry(self, store: Store, batch: Any, output: Path, counts: dict[str, int]) -> str:  # noqa: ARG002
+    def carry(self, store: Store, batch: Any, output: Path, counts: dict[str, int]) -> str:
         """The result lines as shards into the job's folder, and the partial dump; what kept them from it."""
         from google.api_core.exceptions import GoogleAPICallError
 
         if not counts["processedRecordCount"]:
             return ""  # never started: the service writes nothing
+        target = orjson.loads(batch["metadata"])["output"]
+        if target.startswith("bq://"):
+            part = store.work / f"{batch['id']}.table"
+            part.write_bytes(output.read_bytes())
+            part.replace(table_path(store, target))
+            return ""
         bucket, name = place_of(folder_of(batch))
         store_of = client_at(gcs_of(Settings.restored(batch["settings"]))).bucket(bucket)
         lines = output.read_bytes().split(b"\n")
@@ -143,8 +156,8 @@ class VertexBatches:
             }
             shards["incremental_predictions.jsonl"] = lines[:1]
         try:
-            for shard, part in shards.items():
-                store_of.blob(f"{name}/{shard}").upload_from_string(b"\n".join(part), retry=None)
+            for shard, some in shards.items():
+                store_of.blob(f"{name}/{shard}").upload_from_string(b"\n".join(some), retry=None)
         except GoogleAPICallError as error:
             return f"Could not write to the output folder: {type(error).__name__}"
         return ""

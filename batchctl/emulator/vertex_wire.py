@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 from batchctl.emulator.batches import ENDED, cancel, others_made, record
+from batchctl.emulator.bigquery_wire import table_path
 from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import answered, body_read, page_size, stamp
@@ -46,6 +47,7 @@ _CREATE = frozenset(("displayName", "model", "inputConfig", "outputConfig", "lab
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 _MODEL = re.compile(r"publishers/google/models/[A-Za-z0-9@._-]+")
+_TABLE = re.compile(r"bq://[A-Za-z0-9.:_-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_-]+")
 _SINCE = re.compile(r'create_time>"([^"]+)"')
 
 
@@ -110,7 +112,7 @@ class VertexWire:
         times = ("completed_at", "expired_at", "cancelled_at", "failed_at")
         out["endTime"] = stamp(next((row[one] for one in times if row[one] is not None), None))
         if completed + row["failed"]:
-            out["outputInfo"] = {"gcsOutputDirectory": folder_of(row)}
+            out["outputInfo"] = _written(row, asked)
             rest = row["total"] - completed - row["failed"]
             counts = {"successfulCount": completed, "failedCount": row["failed"], "incompleteCount": rest}
             out["completionStats"] = {key: str(value) for key, value in counts.items() if value > 0}
@@ -147,6 +149,8 @@ class VertexWire:
             good = _LABEL_KEY.fullmatch(key) and isinstance(value, str) and _LABEL.fullmatch(value)
             need(bool(good), f"Label value '{value}' violates the format.")
         asked = {"location": request.match_info["location"], "job": job, **_places(given)}
+        if asked["output"].startswith("bq://") and table_path(self._store, asked["output"]).exists():
+            raise RefusedError(f"Already Exists: Table {asked['output']}", status=409)
         call = CALL.get()
         call.metadata = given.get("labels")
         method = "embedContent" if "embedding" in short else "generateContent"
@@ -237,12 +241,35 @@ class VertexWire:
         return web.Response(body=said.body, content_type="application/json")
 
 
+def _written(row: Any, asked: dict[str, Any]) -> dict[str, str]:
+    """Where a job has written."""
+    if asked["output"].startswith("bq://"):
+        dataset, _, table = asked["output"].rpartition(".")
+        return {"bigqueryOutputDataset": dataset, "bigqueryOutputTable": table}
+    return {"gcsOutputDirectory": folder_of(row)}
+
+
 def _places(given: dict[str, Any]) -> dict[str, str]:
     """Where a job reads and writes, or what the service refuses about it."""
-    source = fields(given.get("inputConfig"), frozenset(("instancesFormat", "gcsSource")), "input_config")
-    target = fields(given.get("outputConfig"), frozenset(("predictionsFormat", "gcsDestination")), "output_config")
+    source = fields(
+        given.get("inputConfig"), frozenset(("instancesFormat", "gcsSource", "bigquerySource")), "input_config"
+    )
+    target = fields(
+        given.get("outputConfig"),
+        frozenset(("predictionsFormat", "gcsDestination", "bigqueryDestination")),
+        "output_config",
+    )
     both = (source.get("instancesFormat"), target.get("predictionsFormat"))
-    need(both == ("jsonl", "jsonl"), "instances_format and predictions_format must be jsonl")
+    if both == ("bigquery", "bigquery"):
+        read = fields(source.get("bigquerySource"), frozenset(("inputUri",)), "bigquery_source").get("inputUri")
+        write = fields(target.get("bigqueryDestination"), frozenset(("outputUri",)), "bigquery_destination")
+        places = (read, write.get("outputUri"))
+        need(
+            all(isinstance(one, str) and _TABLE.fullmatch(one) for one in places),
+            "a table is bq://project.dataset.table",
+        )
+        return {"input": str(places[0]), "output": str(places[1])}
+    need(both == ("jsonl", "jsonl"), "instances_format and predictions_format must be jsonl or bigquery")
     uris = fields(source.get("gcsSource"), frozenset(("uris",)), "gcs_source").get("uris")
     prefix = fields(target.get("gcsDestination"), frozenset(("outputUriPrefix",)), "gcs_destination").get(
         "outputUriPrefix"

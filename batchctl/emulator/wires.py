@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
 from batchctl.emulator.azure_wire import AzureBatches, AzureWire
+from batchctl.emulator.bigquery_wire import BigQueryWire
 from batchctl.emulator.gcs_front import GcsFront
 from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.groq_wire import GroqBatches, GroqWire
@@ -29,6 +30,7 @@ def all_wires(context: Context) -> list[Wire]:
         TogetherWire(context),
         VertexWire(context),
         GcsFront(context),
+        BigQueryWire(context),
         OpenAIWire(context),
     ]
 

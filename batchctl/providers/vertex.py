@@ -37,11 +37,12 @@ from batchctl.model.batches import (
 )
 from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
 from batchctl.providers import google_body
+from batchctl.providers.google_bigquery import Tables
 from batchctl.providers.google_credentials import VARIABLE, Credentials, auth_outcome
 from batchctl.providers.google_rest import ApiError, Rest, count_of, outcome
 from batchctl.providers.google_storage import Objects
 from batchctl.providers.http import epoch, host, is_local, json_object
-from batchctl.providers.vertex_lines import lines_of, with_keys
+from batchctl.providers.vertex_places import Bucket, Dataset, Place, inputs_of, output_of
 
 METHODS = (google_body.GENERATE, google_body.EMBED)
 STATES = {
@@ -60,16 +61,15 @@ STATES = {
 }
 REFUSALS = {3: Refusal.FILE, 5: Refusal.ACCESS, 7: Refusal.ACCESS, 8: Refusal.CAPACITY, 9: Refusal.FILE}
 """Codes (google.rpc.Code) of a job that failed and left no output; with any other code something may have run."""
-FOLDER = "batchctl"
+BIGQUERY = "https://bigquery.googleapis.com"
 LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_JOBS = 100
 _LABEL = re.compile(r"[^a-z0-9_-]")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^#\[\]*?\s]+)?")
 _PUBLISHED = re.compile(r"publishers/[a-z0-9-]+/models/[A-Za-z0-9@._-]+")
 
 
 class VertexBatch:
-    """The Vertex wire. `bucket` is `NAME`, `NAME/FOLDER`, or either after `gs://`."""
+    """The Vertex wire. `bucket` says where requests and results are kept, see `vertex_places`."""
 
     def __init__(
         self,
@@ -86,13 +86,19 @@ class VertexBatch:
         address = base_url or os.environ.get("BATCHCTL_VERTEX_BASE_URL") or address_of(self._location)
         self._base_url = address.rstrip("/").removesuffix("/v1")
         self._given_project = project or os.environ.get("GOOGLE_CLOUD_PROJECT")
-        self._bucket = (bucket or "").removeprefix("gs://").strip("/")
         local = is_local(self._base_url)
         if local and not self._given_project:
             self._given_project = "loopback"  # what listens on this machine has no projects to tell apart
         self._credentials = Credentials(local=local)
         self._rest = Rest(self._base_url, variable="BATCHCTL_VERTEX_BASE_URL", headers=self._credentials.headers)
         self._objects = Objects(self._storage_client)
+        warehouse = os.environ.get("BIGQUERY_EMULATOR_HOST") or (self._base_url if local else BIGQUERY)
+        self._warehouse = Rest(
+            warehouse.rstrip("/"), variable="BIGQUERY_EMULATOR_HOST", headers=self._credentials.headers
+        )
+        self._place: Place = Bucket(bucket or "", self._objects)
+        if bucket and bucket.startswith("bq://"):
+            self._place = Dataset(bucket, Tables(self._warehouse), self._project)
         self.traits = Traits(
             searchable=True,
             fenced=True,
@@ -132,7 +138,7 @@ class VertexBatch:
                 effect="nothing was written",
                 hint="remove it: the model decides",
             )
-        self._place()
+        self._place.check()
         request, notes = google_body.body(
             model=model,
             prompt=prompt,
@@ -186,17 +192,6 @@ class VertexBatch:
             )
         return project
 
-    def _place(self) -> str:
-        """The bucket, with a folder when there is one."""
-        if not _BUCKET.fullmatch(self._bucket):
-            raise UsageError(
-                f"provider `{self.name}` needs a bucket for request and result files",
-                where="[model] bucket",
-                effect="nothing was written",
-                hint='add bucket = "NAME" or "NAME/FOLDER" under [model], in the region of the job',
-            )
-        return self._bucket
-
     def _parent(self) -> str:
         return f"/v1/projects/{quote(self._project(), safe='')}/locations/{quote(self._location, safe='')}"
 
@@ -209,23 +204,20 @@ class VertexBatch:
 
     def close(self) -> None:
         self._rest.close()
+        self._warehouse.close()
         self._objects.close()
 
     # --- the wire ---------------------------------------------------------------------------------------------------
 
     def stage(self, chunk: Path, *, name: str) -> str:
-        address = f"gs://{self._place()}/{FOLDER}/{name.removesuffix('.jsonl')}/input.jsonl"
-        self._objects.put(chunk, address)
-        return address
+        return self._place.put(chunk, name.removesuffix(".jsonl"))
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
         model, _, _ = endpoint.rpartition(":")
-        output = f"gs://{self._place()}/{FOLDER}/{tag}/out"
         job = {
             "displayName": tag,
             "model": model,
-            "inputConfig": {"instancesFormat": "jsonl", "gcsSource": {"uris": [staged]}},
-            "outputConfig": {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": output}},
+            **self._place.configs(staged, tag),
             "labels": {"bctl-run": label_of(run), "bctl-shard": f"{chunk:04d}", "bctl-attempt": label_of(tag)},
         }
         answer = self._rest.ask("POST", f"{self._parent()}/batchPredictionJobs", json=job)
@@ -279,11 +271,8 @@ class VertexBatch:
         return status_of(job)
 
     def results(self, handle: str) -> Iterator[bytes]:
-        """All result shards of a job, one after the other; a line that lost its key gets it back."""
-        place = orjson.loads(handle)
-        shards = self._objects.shards(place["folder"], whole=place["whole"])
-        lines = (line for blob in shards for line in lines_of(self._objects.content(blob)))
-        yield from with_keys(lines, lambda: lines_of(self._objects.read(place["input"])))
+        """All that a job has written, as lines."""
+        yield from self._place.lines(orjson.loads(handle))
 
     def size_of(self, handle: str) -> int | None:  # noqa: ARG002
         return None  # several objects; the checksum of each is compared while it is read
@@ -296,7 +285,7 @@ class VertexBatch:
                 raise
 
     def delete(self, staged: str) -> None:
-        self._objects.delete(staged)
+        self._place.delete(staged)
 
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:
         started = time.monotonic()
@@ -370,14 +359,6 @@ def label_of(text: str) -> str:
     return _LABEL.sub("-", text.lower())[:63]
 
 
-def inputs_of(job: Mapping[str, Any]) -> list[str]:
-    """Where a job reads."""
-    given = job.get("inputConfig")
-    source = given.get("gcsSource") if isinstance(given, dict) else None
-    uris = source.get("uris") if isinstance(source, dict) else None
-    return [one for one in uris if isinstance(one, str)] if isinstance(uris, list) else []
-
-
 def _id(job: Any, what: str) -> str:
     """The last part of a job's name, whose project may be a number; without one nobody knows what it is about."""
     name = job.get("name") if isinstance(job, dict) else None
@@ -394,8 +375,7 @@ def status_of(job: Mapping[str, Any]) -> BatchStatus:
     state = STATES.get(word, BatchState.RUNNING)
     stats = job.get("completionStats")
     numbers = {key: count_of(value) for key, value in stats.items()} if isinstance(stats, dict) else {}
-    info = job.get("outputInfo")
-    folder = info.get("gcsOutputDirectory") if isinstance(info, dict) else None
+    output = output_of(job)
     complaints: tuple[LineError, ...] = ()
     refusal = None
     if state is BatchState.REFUSED:
@@ -403,13 +383,13 @@ def status_of(job: Mapping[str, Any]) -> BatchStatus:
         code = error.get("code") if isinstance(error, dict) else None
         message = str(error.get("message") or "")[:500] if isinstance(error, dict) else ""
         complaints = (LineError(code=f"code {code}", message=message),)
-        refusal = REFUSALS.get(code) if type(code) is int and not folder else None
+        refusal = REFUSALS.get(code) if type(code) is int and output is None else None
         state = BatchState.REFUSED if refusal is not None else BatchState.ENDED
     files: tuple[tuple[str, str], ...] = ()
-    if state is BatchState.ENDED and isinstance(folder, str) and folder.startswith("gs://"):
+    if state is BatchState.ENDED and output is not None:
         whole = word == "JOB_STATE_SUCCEEDED"
-        place = {"folder": folder, "input": next(iter(inputs_of(job)), ""), "whole": whole}
-        files = (("output", orjson.dumps(place).decode()),)
+        handle = {"output": output, "input": next(iter(inputs_of(job)), ""), "whole": whole}
+        files = (("output", orjson.dumps(handle).decode()),)
     return BatchStatus(
         state=state,
         vendor_status=word or "unknown",

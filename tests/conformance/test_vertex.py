@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import pytest
 
 from batchctl.emulator.vertex_batch import checked
 from batchctl.emulator.wire import WireError
+from batchctl.judging.google import google_line
 from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import (
     BatchctlError,
@@ -26,6 +28,7 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
+from batchctl.model.rows import Reason, Retry
 from batchctl.providers import google_rest
 from batchctl.providers.google_credentials import VARIABLE
 from batchctl.providers.google_rest import ApiError
@@ -34,7 +37,7 @@ from batchctl.providers.vertex import STATES, VertexBatch, address_of, endpoint_
 from batchctl.providers.vertex_lines import fingerprint, lines_of, with_keys
 from tests.conformance.contract import CANARY, SCHEMA, TAG, ProviderContract, Waits, everything
 from tests.conftest import SHARED, NewProvider
-from tests.support.gcs import Gcs, VertexEmulated
+from tests.support.gcs import BigQueryEmulated, Gcs, VertexEmulated
 
 CONTRACT = SHARED / "contracts" / "vertex.md"
 FIXTURES = SHARED / "contracts" / "fixtures-vertex"
@@ -44,7 +47,10 @@ ENDPOINT = f"publishers/google/models/{MODEL}:generateContent"
 WHERE = {"project": "p", "location": "us-central1"}
 
 
-class TestVertex(ProviderContract):
+class VertexContract(ProviderContract):
+    """What holds wherever requests and results are kept."""
+
+    emulated: ClassVar[type[VertexEmulated]] = VertexEmulated
     endpoints = (ENDPOINT,)
     vendor_states = STATES
     model = MODEL
@@ -76,10 +82,13 @@ class TestVertex(ProviderContract):
     def shorten_timeouts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(google_rest, "ANSWER_SECONDS", 0.5)
 
+    def bucket(self, gcs: Gcs) -> str:
+        raise NotImplementedError
+
     @pytest.fixture
     def served(self, new_provider: NewProvider, gcs: Gcs, monkeypatch: pytest.MonkeyPatch) -> Any:
         def start(**settings: Any) -> VertexEmulated:
-            server = VertexEmulated(new_provider(gcs=gcs.url, **settings), gcs.bucket())
+            server = self.emulated(new_provider(gcs=gcs.url, **settings), self.bucket(gcs))
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{server.url}/gcs")
             return server
 
@@ -105,7 +114,41 @@ class TestVertex(ProviderContract):
             provider.account()
         assert VARIABLE in raised.value.hint
 
-    # --- what only this wire has -----------------------------------------------------------------------------------
+    def test_a_broken_import_fails_the_whole_job_and_nothing_is_billed(
+        self, guarded: Guarded, server: VertexEmulated, chunk: Path
+    ) -> None:
+        chunk.write_bytes(chunk.read_bytes() + b'{"key":"x","request":{"tools":[{"googleSearch":{}}]}}\n')
+        _, status = self.ended(guarded, server, chunk)
+        assert (status.state, status.refusal) == (BatchState.REFUSED, Refusal.FILE)
+        assert server.rows_billed() == 0
+
+    def test_another_location_has_its_own_jobs(
+        self, slow: Guarded, slow_server: VertexEmulated, chunk: Path, waits: Waits
+    ) -> None:
+        batch_id = self.create(slow, slow.stage(chunk, name="a.jsonl"))
+        other = VertexBatch(base_url=slow_server.url, project="p", location="global", bucket="bucket-x", model=MODEL)
+        with pytest.raises(NotFound):
+            Guarded(other, sleep=waits).poll(batch_id)
+        assert other.account() != slow.account()
+        other.close()
+
+    def test_a_batch_on_a_later_page_is_found(
+        self, slow: Guarded, chunk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("batchctl.providers.vertex.PAGE_JOBS", 2)
+        staged = slow.stage(chunk, name="a.jsonl")
+        first = self.create(slow, staged)
+        for number in range(4):
+            self.create(slow, staged + "x", tag=f"{TAG}{number}")
+        assert [one.batch_id for one in slow.find("", tag=TAG, since=1)] == [first]
+        assert slow.find("", tag=TAG, since=2**34) == []
+
+
+class TestVertex(VertexContract):
+    """Cloud Storage in and out."""
+
+    def bucket(self, gcs: Gcs) -> str:
+        return gcs.bucket()
 
     def test_two_stages_of_one_chunk_are_one_object(self, guarded: Guarded, chunk: Path, waits: Waits) -> None:
         """A lost answer makes the next try find the object there; its checksum says that it is ours."""
@@ -140,14 +183,6 @@ class TestVertex(ProviderContract):
         with pytest.raises(NotFound):
             self.lines_of(guarded, status, tmp_path)
 
-    def test_a_broken_import_fails_the_whole_job_and_nothing_is_billed(
-        self, guarded: Guarded, server: VertexEmulated, chunk: Path
-    ) -> None:
-        chunk.write_bytes(chunk.read_bytes() + b'{"key":"x","request":{"tools":[{"googleSearch":{}}]}}\n')
-        _, status = self.ended(guarded, server, chunk)
-        assert (status.state, status.refusal) == (BatchState.REFUSED, Refusal.FILE)
-        assert server.rows_billed() == 0
-
     def test_lines_that_lost_their_key_get_it_back(
         self, guarded: Guarded, server: VertexEmulated, gcs: Gcs, chunk: Path, tmp_path: Path
     ) -> None:
@@ -160,26 +195,40 @@ class TestVertex(ProviderContract):
                 blob.upload_from_string(b"\n".join(map(orjson.dumps, bare)))
         assert self.lines_of(guarded, status, tmp_path) == whole
 
-    def test_another_location_has_its_own_jobs(
-        self, slow: Guarded, slow_server: VertexEmulated, chunk: Path, waits: Waits
-    ) -> None:
-        batch_id = self.create(slow, slow.stage(chunk, name="a.jsonl"))
-        other = VertexBatch(base_url=slow_server.url, project="p", location="global", bucket="bucket-x", model=MODEL)
-        with pytest.raises(NotFound):
-            Guarded(other, sleep=waits).poll(batch_id)
-        assert other.account() != slow.account()
-        other.close()
 
-    def test_a_batch_on_a_later_page_is_found(
-        self, slow: Guarded, chunk: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+class TestVertexBigQuery(VertexContract):
+    """BigQuery in and out."""
+
+    emulated = BigQueryEmulated
+
+    def bucket(self, gcs: Gcs) -> str:
+        return "bq://p.batchctl"
+
+    def free(self, guarded: Guarded, chunk: Path) -> Any:
+        """Each time another table: one that is loaded is not loaded again."""
+        names = count()
+        return lambda: guarded.stage(chunk, name=f"{TAG}-{next(names)}.jsonl")
+
+    def test_a_lost_load_is_not_a_second_one(
+        self, guarded: Guarded, server: BigQueryEmulated, chunk: Path, waits: Waits
     ) -> None:
-        monkeypatch.setattr("batchctl.providers.vertex.PAGE_JOBS", 2)
-        staged = slow.stage(chunk, name="a.jsonl")
-        first = self.create(slow, staged)
-        for number in range(4):
-            self.create(slow, staged + "x", tag=f"{TAG}{number}")
-        assert [one.batch_id for one in slow.find("", tag=TAG, since=1)] == [first]
-        assert slow.find("", tag=TAG, since=2**34) == []
+        server.provider.fault("PUT /upload/bigquery/*", "drop-after")
+        guarded.stage(chunk, name="a.jsonl")
+        assert len(waits.seconds) == 1
+        assert len([one for one in server.provider.calls("PUT") if "/bigquery/" in one["path"]]) == 1
+
+    def test_a_table_that_was_deleted_is_loaded_again(self, guarded: Guarded, chunk: Path) -> None:
+        staged = guarded.stage(chunk, name="a.jsonl")
+        guarded.delete(staged)
+        assert guarded.stage(chunk, name="a.jsonl") == staged
+        guarded.delete(staged)
+
+    def test_a_chunk_that_cannot_be_loaded_is_told(self, guarded: Guarded, chunk: Path) -> None:
+        chunk.write_bytes(b"no json\n")
+        with pytest.raises(Rejected) as raised:
+            guarded.stage(chunk, name="a.jsonl")
+        assert "JSON parsing error" in raised.value.what
 
 
 # --- the codec ---------------------------------------------------------------------------------------------------------
@@ -349,7 +398,7 @@ JOBS: dict[str, tuple[BatchState, bool, Refusal | None]] = {
     "job_queued": (BatchState.RUNNING, False, None),
     "job_running": (BatchState.RUNNING, False, None),
     "job_succeeded": (BatchState.ENDED, True, None),
-    "job_succeeded_bigquery": (BatchState.ENDED, False, None),
+    "job_succeeded_bigquery": (BatchState.ENDED, True, None),
     "job_succeeded_no_stats": (BatchState.ENDED, True, None),
     "job_unspecified": (BatchState.RUNNING, False, None),
     "job_updating": (BatchState.RUNNING, False, None),
@@ -484,6 +533,86 @@ def test_the_recorded_folder_is_read_as_its_page_says(gcs: Gcs, monkeypatch: pyt
 
 
 @needs_fixtures
+def test_the_recorded_table_is_read_as_its_page_says() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        assert request.url.path.startswith("/bigquery/v2/projects/my-project/datasets/batchctl/tables/run01_0000_out")
+        rows = request.url.path.endswith("/data")
+        return httpx2.Response(200, json=load("bigquery_tabledata_list" if rows else "bigquery_output_table"))
+
+    ((_, handle),) = status_of(load("job_succeeded_bigquery")).files
+    with recorded(answer, bucket="bq://my-project.batchctl") as provider:
+        lines = [orjson.loads(line) for line in b"".join(provider.results(handle)).split(b"\n") if line]
+    assert [one["key"] for one in lines] == ["row-000001", "row-000004"]
+    found = [google_line(one, ENDPOINT) for one in lines]
+    assert found[0].text == "The printer is on fire."
+    assert (found[1].reason, found[1].retry) == (Reason.PROVIDER, Retry.NEVER)
+
+
+@needs_fixtures
+def test_a_job_over_tables_is_as_recorded() -> None:
+    sent: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(orjson.loads(request.read()))
+        return httpx2.Response(200, json=load("job_pending"))
+
+    wanted = load("create_bigquery.request")
+    staged = wanted["inputConfig"]["bigquerySource"]["inputUri"]
+    with recorded(answer, bucket="bq://my-project.batchctl") as provider:
+        provider.create(staged, endpoint=ENDPOINT, tag="run01-0000", run="run01", chunk=0)
+    assert sent[0]["inputConfig"] == wanted["inputConfig"]
+    assert sent[0]["outputConfig"] == wanted["outputConfig"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"totalRows": "2", "rows": [{"f": [{"v": "a"}, {"v": ""}]}]},
+        {"totalRows": "1", "rows": [{"f": [{"v": "a"}]}]},
+        {"totalRows": "1", "rows": [None]},
+        {"totalRows": "1", "rows": [{"f": [{"v": "a"}, {"v": ""}]}], "pageToken": 7},
+        {"totalRows": 1},
+        {"rows": {}},
+        {},
+    ],
+)
+def test_a_table_that_did_not_arrive_whole_is_no_result(page: Any) -> None:
+    fields = [{"name": "key", "type": "STRING"}, {"name": "status", "type": "STRING"}]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=page if request.url.path.endswith("/data") else {"schema": {"fields": fields}})
+
+    handle = orjson.dumps({"output": "bq://p.d.t_out", "input": "", "whole": True}).decode()
+    with recorded(answer, bucket="bq://p.d") as provider, pytest.raises(OutcomeUnknown):
+        list(provider.results(handle))
+
+
+def test_a_load_that_takes_its_time_is_asked_for_again_and_not_started_twice(tmp_path: Path) -> None:
+    chunk = tmp_path / "chunk.jsonl"
+    chunk.write_bytes(b'{"key":"a","request":{}}\n')
+    calls: list[str] = []
+    states = iter([None, "RUNNING", "RUNNING", "DONE"])
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path, method = request.url.path, request.method
+        calls.append(f"{method} {path.rpartition('/')[2]}")
+        if method == "POST":
+            return httpx2.Response(200, headers={"Location": "http://127.0.0.1:1/upload/x"})
+        if method == "PUT":
+            assert request.read() == chunk.read_bytes()
+        if method == "PUT" or "/jobs/" in path:
+            state = next(states)
+            return httpx2.Response(404) if state is None else httpx2.Response(200, json={"status": {"state": state}})
+        return httpx2.Response(200, json={"location": "EU"})
+
+    waits = Waits()
+    with recorded(answer, bucket="bq://p.d") as provider:
+        assert Guarded(provider, sleep=waits).stage(chunk, name="bc-1.jsonl") == "bq://p.d.bc_1_in"
+    assert [one for one in calls if not one.startswith("GET")] == ["POST jobs", "PUT x"]
+    assert waits.seconds == [5.0, 5.0]
+
+
+@needs_fixtures
 def test_recorded_requests_pass_our_own_check_and_the_emulators() -> None:
     for number, line in enumerate((FIXTURES / "request_lines.jsonl").read_bytes().splitlines(), 1):
         assert provider_at().check_line(line, ENDPOINT, MODEL) is None
@@ -494,9 +623,10 @@ def test_recorded_requests_pass_our_own_check_and_the_emulators() -> None:
                 checked(orjson.loads(line)["request"])
 
 
-def recorded(answer: Any) -> Any:
-    provider = provider_at(model=MODEL)
-    provider._rest.__dict__["client"] = httpx2.Client(transport=httpx2.MockTransport(answer))
+def recorded(answer: Any, **more: Any) -> Any:
+    provider = provider_at(model=MODEL, **more)
+    for rest in (provider._rest, provider._warehouse):
+        rest.__dict__["client"] = httpx2.Client(transport=httpx2.MockTransport(answer))
     return closing(provider)
 
 

@@ -72,11 +72,12 @@ def emulator(tmp_path: Path, gcs: Gcs) -> Any:
     started.stop()
 
 
-@pytest.mark.parametrize("name", ["gemini", "vertex"])
-def test_the_sample_on(name: str, emulator: ProviderProcess, commands: Commands, tmp_path: Path, gcs: Gcs) -> None:
+@pytest.mark.parametrize("where", ["gemini", "vertex gcs", "vertex bigquery"])
+def test_the_sample_on(where: str, emulator: ProviderProcess, commands: Commands, tmp_path: Path, gcs: Gcs) -> None:
+    name, _, storage = where.partition(" ")
     sets = {"provider": name, "name": "gemini-2.5-flash"}
-    if name == "vertex":
-        sets["bucket"] = gcs.bucket()
+    if storage:
+        sets["bucket"] = gcs.bucket() if storage == "gcs" else "bq://a-project.batchctl"
     last = completes(on(emulator, commands, tmp_path, sets))
     assert {one["provider"] for one in last.values()} == {name}
     assert {one["model"] for one in last.values()} == {"gemini-2.5-flash"}
