@@ -525,7 +525,7 @@ def test_sources_and_providers_that_come_later() -> None:
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
     error = refused(FULL, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
     assert error.code == "not_available_yet"
-    assert error.what == "job.toml has 5 problems"
+    assert error.what == "job.toml has 4 problems"
     assert refused(FULL.replace("[retry]", "[retri]"), SLACK_WEBHOOK_URL="https://h.example.com").code == "usage"
 
 
