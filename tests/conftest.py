@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.bedrock import S3
 from tests.support.commands import Commands
+from tests.support.gcs import Gcs
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, ProviderProcess, ProviderThread
 
@@ -71,6 +72,14 @@ def new_provider(tmp_path: Path) -> Iterator[NewProvider]:
 def s3() -> Iterator[S3]:
     """An S3 server for all tests of a process."""
     server = S3()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Gcs]:
+    """A Cloud Storage server for all tests of a process."""
+    server = Gcs()
     yield server
     server.stop()
 

@@ -79,7 +79,7 @@ MUTATIONS = (
         "no completeness check",
         "P8 P4",
         (
-            ("batchctl/workflow/collect.py", "index(parts, wanted, id_field).missing", "0"),
+            ("batchctl/workflow/collect.py", "index(parts, wanted, provider.traits.wire).missing", "0"),
             ("batchctl/workflow/collect.py", "size is not None and written != size", "False"),
         ),
         (f"{LOST}::test_a_download_that_is_cut_lost_or_something_else_loses_no_answer",),

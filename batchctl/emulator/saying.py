@@ -14,12 +14,12 @@ import orjson
 
 from batchctl.emulator.answers import compiled, sentence
 
-REFUSAL = "I'm sorry, I can't help with that."
 _BOUNDS = re.compile(r"\{[^{}]*\}$")
 _BOUND = re.compile(
     r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems)"
     r": (-?[0-9]+(?:\.[0-9]+)?)"
 )
+REFUSAL = "I'm sorry, I can't help with that."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,24 @@ class Asked:
     prompt = ""
 
 
+@lru_cache(maxsize=64)
+def as_read(schema: bytes) -> Any:
+    """The schema with the bounds that stand in descriptions, as `{minimum: 1, maximum: 4}`: a model reads those too."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        out = {key: read(one) for key, one in value.items()}
+        found = _BOUNDS.search(value["description"]) if isinstance(value.get("description"), str) else None
+        for key, number in _BOUND.findall(found[0]) if found else ():
+            out.setdefault(key, orjson.loads(number))
+        return out
+
+    return read(orjson.loads(schema))
+
+
 Used = tuple[int, int, int, int]
 """Input, output, cached and reasoning tokens; the last two are parts of the first two."""
 
@@ -78,24 +96,6 @@ def words(given: Any) -> str:
             if isinstance(content, list):
                 return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return ""
-
-
-@lru_cache(maxsize=64)
-def as_read(schema: bytes) -> Any:
-    """The schema with the bounds that stand in descriptions, as `{minimum: 1, maximum: 4}`: a model reads those too."""
-
-    def read(value: Any) -> Any:
-        if isinstance(value, list):
-            return [read(one) for one in value]
-        if not isinstance(value, dict):
-            return value
-        out = {key: read(one) for key, one in value.items()}
-        found = _BOUNDS.search(value["description"]) if isinstance(value.get("description"), str) else None
-        for key, number in _BOUND.findall(found[0]) if found else ():
-            out.setdefault(key, orjson.loads(number))
-        return out
-
-    return read(orjson.loads(schema))
 
 
 def say(asked: Asked, dice: bytes, quality: str, u2028: bool) -> Said:

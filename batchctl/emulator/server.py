@@ -29,6 +29,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _GARBAGE = b"<!doctype html><html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
 
 
+IDENTITIES = ("id", "name", "jobArn")
+"""What the wires call the id of what a call has made."""
+
+
 class _DroppedError(Exception):
     """The connection is to be closed without an answer."""
 
@@ -206,8 +210,8 @@ async def _struck(
     if fault.do == "no-id" and response.content_type == "application/json":  # the content of a file has none to lose
         body = orjson.loads(_body_of(response) or b"{}")
         for part in (body, *(one for one in body.values() if isinstance(one, dict))):  # some answer with a wrapper
-            for word in ("id", "name", "jobArn"):
-                part.pop(word, None)
+            for name in IDENTITIES:
+                part.pop(name, None)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
     if fault.status is not None:
         return _refused(_refusal_of(fault, wire))

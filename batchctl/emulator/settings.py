@@ -40,6 +40,7 @@ class Settings:
     `prices` is the tariff of the money meter, in USD per million tokens (`tariff.py`).
     `s3` is the address of an S3 server, which the Bedrock wire reads and writes (else AWS_ENDPOINT_URL_S3);
     `least_records` is the smallest job that wire takes.
+    `gcs` is the address of a Cloud Storage server, which the Vertex wire reads and writes (else STORAGE_EMULATOR_HOST).
     `other_batches` puts that many batches of someone else into the list. `clock_offset` shifts the `Date` header.
     """
 
@@ -72,6 +73,7 @@ class Settings:
     thinking: int = 0
     s3: str = ""
     least_records: int = 100
+    gcs: str = ""
     prices: tuple[str, ...] = tuple(USD_PER_MILLION.values())
 
     @property
@@ -105,7 +107,7 @@ class Settings:
                 read[name] = tariff(value, where)
             elif name == "models":
                 read[name] = words(value, key, where)
-            elif name == "s3":
+            elif name in ("s3", "gcs"):
                 read[name] = address(value, key, where)
             elif name == "calls":
                 if not isinstance(value, list | tuple):

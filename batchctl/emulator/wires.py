@@ -8,6 +8,8 @@ from batchctl.emulator.anthropic_wire import AnthropicBatches, AnthropicWire
 from batchctl.emulator.azure_wire import AzureBatches, AzureWire
 from batchctl.emulator.bedrock_batch import BedrockBatches
 from batchctl.emulator.bedrock_wire import BedrockWire
+from batchctl.emulator.bigquery_wire import BigQueryWire
+from batchctl.emulator.gcs_front import GcsFront
 from batchctl.emulator.gemini_wire import GeminiBatches, GeminiWire
 from batchctl.emulator.groq_wire import GroqBatches, GroqWire
 from batchctl.emulator.mistral_wire import MistralBatches, MistralWire
@@ -15,6 +17,8 @@ from batchctl.emulator.openai_wire import OpenAIBatches, OpenAIWire
 from batchctl.emulator.process import BatchWire
 from batchctl.emulator.s3_front import S3Front
 from batchctl.emulator.together_wire import TogetherBatches, TogetherWire
+from batchctl.emulator.vertex_batch import VertexBatches
+from batchctl.emulator.vertex_wire import VertexWire
 from batchctl.emulator.wire import Context, Wire
 
 
@@ -29,6 +33,9 @@ def all_wires(context: Context) -> list[Wire]:
         MistralWire(context),
         S3Front(context),
         TogetherWire(context),
+        VertexWire(context),
+        GcsFront(context),
+        BigQueryWire(context),
         OpenAIWire(context),
     ]
 
@@ -44,4 +51,5 @@ def batch_wires() -> Mapping[str, BatchWire]:
         TogetherWire.name: TogetherBatches(),
         GeminiWire.name: GeminiBatches(),
         OpenAIWire.name: OpenAIBatches(),
+        VertexWire.name: VertexBatches(),
     }

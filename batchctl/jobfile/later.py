@@ -36,11 +36,6 @@ class Later(NamedTuple):
 
 NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
-    "model.provider": Later(
-        "vertex is not built",
-        "use openai, azure-openai, anthropic, gemini, bedrock, mistral, together, openai-compatible, vllm or emulator",
-        works=lambda provider: provider != "vertex",
-    ),
     "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
     "lane.deadline": Later("no deadline would be kept"),
     "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),

@@ -17,7 +17,7 @@ from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 class Reader:
     """Three places an answer is read from: a result line, a live body with status 200, a live error.
 
-    `id_field` is what a result line calls the custom_id of its request.
+    `id_field` is the member of a result line that says whose it is.
     """
 
     line: Callable[[Any, str, str], Extracted]

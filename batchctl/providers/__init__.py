@@ -94,12 +94,21 @@ def _bedrock(name: str, settings: Settings) -> Provider:
     return BedrockBatch(name=name, **given)
 
 
+def _vertex(name: str, settings: Settings) -> Provider:
+    from batchctl.providers.vertex import VertexBatch
+
+    named = ("model", "project", "location", "bucket", "base_url")
+    given = {key: settings[key] for key in named if settings.get(key)}
+    return VertexBatch(name=name, **given)
+
+
 KNOWN: Mapping[str, Callable[[str, Settings], Provider]] = {
     "openai": _openai,
     "azure-openai": _azure,
     "anthropic": _anthropic,
     "bedrock": _bedrock,
     "gemini": _gemini,
+    "vertex": _vertex,
     "mistral": _mistral,
     "together": _together,
     "openai-compatible": _compatible,

@@ -33,8 +33,8 @@ from batchctl.model.batches import (
 )
 from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
 from batchctl.providers import google_body
-from batchctl.providers.google_rest import ApiError, Rest, blocks, outcome
-from batchctl.providers.http import Key, epoch, host, is_local, json_object, whole
+from batchctl.providers.google_rest import ApiError, Rest, blocks, count_of, outcome
+from batchctl.providers.http import Key, epoch, host, is_local, json_object
 
 METHODS = (google_body.GENERATE, google_body.EMBED)
 _CREATE = {google_body.GENERATE: "batchGenerateContent", google_body.EMBED: "asyncBatchEmbedContent"}
@@ -234,7 +234,7 @@ class GeminiBatch:
             yield from answer
 
     def size_of(self, handle: str) -> int | None:
-        return _count(json_object(self._rest.ask("GET", f"/v1beta/{_quoted(handle)}"), "GET /files").get("sizeBytes"))
+        return count_of(json_object(self._rest.ask("GET", f"/v1beta/{_quoted(handle)}"), "GET /files").get("sizeBytes"))
 
     def cancel(self, batch_id: str) -> None:
         try:
@@ -301,11 +301,6 @@ def _metadata(operation: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _count(value: Any) -> int | None:
-    """A whole number, which the vendor writes as text."""
-    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
-
-
 def status_of(operation: Mapping[str, Any]) -> BatchStatus:
     """One operation as `BatchStatus`. A batch that failed counts as refused only when nothing in it can have run."""
     shown = _metadata(operation)
@@ -314,7 +309,7 @@ def status_of(operation: Mapping[str, Any]) -> BatchStatus:
     known = bare != word and bare in STATES
     state = STATES[bare] if known else BatchState.RUNNING
     stats = shown.get("batchStats")
-    numbers = {key: _count(value) for key, value in stats.items()} if isinstance(stats, dict) else {}
+    numbers = {key: count_of(value) for key, value in stats.items()} if isinstance(stats, dict) else {}
     counts = {key: value for key, value in numbers.items() if value is not None}
     places = [one for one in (shown.get("output"), operation.get("response")) if isinstance(one, dict)]
     names = (one.get("responsesFile") for one in places)

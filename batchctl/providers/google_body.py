@@ -139,6 +139,19 @@ def encode(custom_id: str, request: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"key": custom_id, "request": request})
 
 
+def empty_object(value: Any, pointer: str = "#") -> str | None:
+    """The pointer of the first empty object in a request, or None. Vertex refuses a file that holds one."""
+    if isinstance(value, Mapping):
+        if not value:
+            return pointer
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = dict(enumerate(value)).items()
+    else:
+        return None
+    return next(filter(None, (empty_object(one, f"{pointer}/{key}") for key, one in parts)), None)
+
+
 def line_problem(line: bytes, method: str) -> str | None:
     """What the vendor would refuse about a line, or None. A broken line fails the whole job there, without its number."""
     try:

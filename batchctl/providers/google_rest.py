@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
-from batchctl.providers.http import check_address, host, is_local, not_sent, retry_after
+from batchctl.providers.http import check_address, host, is_local, not_sent, retry_after, whole
 
 if TYPE_CHECKING:
     import httpx2
@@ -126,6 +126,11 @@ def blocks(file: BinaryIO) -> Iterator[bytes]:
     """A file as the body of a request; memory holds one block."""
     while block := file.read(BLOCK_BYTES):
         yield block
+
+
+def count_of(value: Any) -> int | None:
+    """A whole number, which Google writes as text; None for "-1", which means that it is not known."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
 
 
 def outcome(

@@ -14,7 +14,6 @@ from typing import BinaryIO
 import orjson
 
 from batchctl.files import PART, crash_point, open_private, sha256_of, storage_failed, sync_directory, write_file
-from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk, Intent
 from batchctl.model.batches import BatchStatus, LineError
@@ -33,14 +32,13 @@ def fetch(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
     wanted = expected(workspace.directory(chunk.run) / "chunks", chunk.number)
     stem = f"{chunk.number:04d}.a{chunk.attempt}"
     names = [f"{stem}.{SUFFIX.get(kind, f'{kind}.jsonl')}" for kind, _ in status.files]
-    id_field = READERS[provider.traits.wire].id_field
     missing = -1
     digests: list[str] = []
     for _ in range(TRANSFERS):
         for (_, handle), name in zip(status.files, names, strict=True):
             _download(provider, handle, directory / (name + PART), chunk)
         parts = [directory / (name + PART) for name in names]
-        missing = index(parts, wanted, id_field).missing
+        missing = index(parts, wanted, provider.traits.wire).missing
         again = [sha256_of(part) for part in parts]
         if not missing or again == digests:  # a row without a line is missing once a second transfer says the same
             break

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,25 +105,25 @@ def expected(chunks: Path, number: int) -> dict[bytes, int]:
     return ids
 
 
-def index(paths: list[Path], wanted: Mapping[bytes, int], id_field: str = "custom_id", *, exact: bool = False) -> Index:
+def index(paths: list[Path], wanted: Mapping[bytes, int], wire: str, *, exact: bool = False) -> Index:
     """Find every result line of a chunk. Split at LF only; lines that join nothing are counted, never guessed at.
 
-    The quick way takes the first `id_field` it reads in a line, which the judging pass then verifies against the parsed
-    line; a line in which it names no request of the chunk is parsed. `exact` parses every line here.
+    The quick way takes the first id it reads in a line, which the judging pass then verifies against the parsed line;
+    `exact` parses every line here.
     """
+    name = READERS[wire].id_field
+    read = partial(_parsed_id, name=name) if exact else _quick_id(name)
     found = Index([None] * len(wanted))
-    quick = re.compile(rb'"%b"\s*:\s*"([^"\\]*)"' % id_field.encode())
     for number, path in enumerate(paths):
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             for offset, line in numbered(file):
-                match = None if exact else quick.search(line)
-                custom_id = match[1] if match else None
-                if exact or (match and match[1] not in wanted):
-                    custom_id = _parsed_id(line, id_field) or custom_id
+                custom_id = read(line)
                 if custom_id is None:
                     found.quarantined["blank" if not line.strip(b" \t\r\n\0") else "unreadable"] += 1
                     continue
                 place = wanted.get(custom_id)
+                if place is None and not exact:  # another member of that name may have come first
+                    place = wanted.get(_parsed_id(line, name) or b"")
                 if place is None:
                     found.quarantined["unknown custom_id"] += 1
                     continue
@@ -145,12 +146,22 @@ def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         offset += len(line)
 
 
-def _parsed_id(line: bytes, id_field: str) -> bytes | None:
+def _quick_id(name: str) -> Callable[[bytes], bytes | None]:
+    search = re.compile(rb'"%b"\s*:\s*"([^"\\]*)"' % name.encode()).search
+
+    def read(line: bytes) -> bytes | None:
+        match = search(line)
+        return match[1] if match else None
+
+    return read
+
+
+def _parsed_id(line: bytes, name: str) -> bytes | None:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    custom_id = value.get(id_field) if isinstance(value, dict) else None
+    custom_id = value.get(name) if isinstance(value, dict) else None
     return custom_id.encode("utf-8", "surrogatepass") if isinstance(custom_id, str) else b""
 
 
@@ -189,7 +200,7 @@ def judge_chunk(task: Task) -> Judged:
 def _judge(task: Task, *, exact: bool) -> Judged:
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, READERS[task.wire].id_field, exact=exact)
+    found = index(paths, ids, task.wire, exact=exact)
     target = task.results / verdicts_name(task.number, task.attempt)
     part = target.with_name(target.name + ".part")
     work = _Work(task, _Results(paths), found, exact)
@@ -336,7 +347,7 @@ def evidence(task: Task, line: int) -> list[Extracted]:
     """Everything that came back for one request of a chunk, for a person to look at."""
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, READERS[task.wire].id_field, exact=True)
+    found = index(paths, ids, task.wire, exact=True)
     custom_id = next(one for one, place in ids.items() if place == line)
     first = found.places[line]
     results = _Results(paths)

@@ -121,7 +121,17 @@ class Plan:
 
 
 def model_settings(job: Job) -> dict[str, Any]:
-    names = ("base_url", "organization", "project", "api_version", "region", "bucket", "role_arn", "profile")
+    names = (
+        "base_url",
+        "organization",
+        "project",
+        "location",
+        "region",
+        "bucket",
+        "role_arn",
+        "api_version",
+        "profile",
+    )
     return {name: getattr(job.model, name) for name in names} | {"key_name": job.model.key_env, "model": job.model.name}
 
 

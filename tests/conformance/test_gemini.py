@@ -86,7 +86,7 @@ class TestGemini(ProviderContract):
         "cancelled": "BATCH_STATE_CANCELLED",
     }
     id_field = "key"
-    harvest: ClassVar = {"expired": 0, "cancelled": 2}
+    harvest = {"expired": 2, "cancelled": 2}  # noqa: RUF012
 
     def build(self, server: GeminiEmulated | str | None, *, key: str = CANARY) -> GeminiBatch:
         url = server if isinstance(server, str) or server is None else server.url
@@ -109,6 +109,23 @@ class TestGemini(ProviderContract):
     @pytest.fixture
     def slow_server(self, new_provider: NewProvider) -> GeminiEmulated:
         return GeminiEmulated(new_provider(latency="1h"))
+
+    @pytest.mark.parametrize("end", ["cancelled"])
+    def test_what_was_done_before_the_end_is_harvested(
+        self, slow: Guarded, slow_server: Any, chunk: Path, tmp_path: Path, end: str
+    ) -> None:
+        super().test_what_was_done_before_the_end_is_harvested(slow, slow_server, chunk, tmp_path, end)
+
+    def test_an_expired_batch_has_no_results(
+        self, slow: Guarded, slow_server: GeminiEmulated, chunk: Path, tmp_path: Path
+    ) -> None:
+        """The guide says so, and says no more: its rows are missing."""
+        batch_id = self.create(slow, slow.stage(chunk, name=f"{TAG}.jsonl"))
+        slow_server.end(batch_id, "expired", after=2)
+        slow_server.settle(batch_id)
+        status = slow.poll(batch_id)
+        assert (status.state, status.out_of_time, status.owes_results) == (BatchState.ENDED, True, False)
+        assert self.lines_of(slow, status, tmp_path) == []
 
     # --- what only this wire has -----------------------------------------------------------------------------------
 

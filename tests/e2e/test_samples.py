@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.commands import Commands
+from tests.support.gcs import Gcs
 from tests.support.jobs import FAILED, JobFolder
 from tests.support.provider import Provider, ProviderProcess
 
@@ -64,15 +65,19 @@ def completes(job: JobFolder) -> dict[str, Any]:
 
 
 @pytest.fixture
-def emulator(tmp_path: Path) -> Any:
+def emulator(tmp_path: Path, gcs: Gcs) -> Any:
     """`batchctl emulator --port`, a process of its own."""
-    started = ProviderProcess(tmp_path / "provider", **FAULTS, prices=GEMINI)
+    started = ProviderProcess(tmp_path / "provider", **FAULTS, prices=GEMINI, gcs=gcs.url)
     yield started
     started.stop()
 
 
-def test_the_sample_on_gemini(emulator: ProviderProcess, commands: Commands, tmp_path: Path) -> None:
-    job = on(emulator, commands, tmp_path, {"provider": "gemini", "name": "gemini-2.5-flash"})
-    last = completes(job)
-    assert {one["provider"] for one in last.values()} == {"gemini"}
+@pytest.mark.parametrize("where", ["gemini", "vertex gcs", "vertex bigquery"])
+def test_the_sample_on(where: str, emulator: ProviderProcess, commands: Commands, tmp_path: Path, gcs: Gcs) -> None:
+    name, _, storage = where.partition(" ")
+    sets = {"provider": name, "name": "gemini-2.5-flash"}
+    if storage:
+        sets["bucket"] = gcs.bucket() if storage == "gcs" else "bq://a-project.batchctl"
+    last = completes(on(emulator, commands, tmp_path, sets))
+    assert {one["provider"] for one in last.values()} == {name}
     assert {one["model"] for one in last.values()} == {"gemini-2.5-flash"}

@@ -81,6 +81,8 @@ class JobFolder:
             self.env["OPENAI_BASE_URL"] = provider.base_url
             self.env["ANTHROPIC_BASE_URL"] = provider.url
             self.env["BATCHCTL_GEMINI_BASE_URL"] = provider.url
+            self.env["BATCHCTL_VERTEX_BASE_URL"] = provider.url
+            self.env["STORAGE_EMULATOR_HOST"] = f"{provider.url}/gcs"
 
     # --- files ---
 
