@@ -17,3 +17,12 @@ def copies_name(number: int) -> str:
 
 def verdicts_name(number: int, attempt: int) -> str:
     return f"{number:04d}.a{attempt}.verdicts.parquet"
+
+
+def results_name(number: int, attempt: int) -> str:
+    return f"{number:04d}.a{attempt}.jsonl"
+
+
+def live_name(number: int, attempt: int) -> str:
+    """Answers of a chunk that is being sent row by row, as they come; it becomes the result file."""
+    return f"{number:04d}.a{attempt}.live"

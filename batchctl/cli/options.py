@@ -52,6 +52,15 @@ ResendChanged = Annotated[
 KeepDone = Annotated[
     bool, typer.Option("--keep-done", envvar="BATCHCTL_KEEP_DONE", help="Send only new rows, whatever changed.")
 ]
+Lane = Annotated[
+    str | None,
+    typer.Option(
+        "--lane",
+        envvar="BATCHCTL_LANE",
+        metavar="LANE",
+        help="batch, live, background or auto, instead of [lane] prefer.",
+    ),
+]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", envvar="BATCHCTL_PLAN", help="Print what would be done; do and send nothing.")
 ]
@@ -142,7 +151,9 @@ class Common:
         display = Display(values["as_json"], values["quiet"], values["verbose"], values["color"], values["log_format"])
         self.values = values
 
-    def options(self, target: str | None = None, *, wait: bool = False, max_wait: str | None = None) -> Options:
+    def options(
+        self, target: str | None = None, *, wait: bool = False, max_wait: str | None = None, lane: str | None = None
+    ) -> Options:
         from batchctl.cli import progress, render
         from batchctl.workflow.workspace import Options
 
@@ -160,11 +171,27 @@ class Common:
             yes=values["yes"],
             wait=wait or max_wait is not None,
             max_wait_seconds=seconds_of(max_wait),
+            lane=_lane(lane),
             ask=render.ask if can_ask else None,
             note=render.note,
             progress=progress.reporter(display),
             environ=environ,
         )
+
+
+LANES = ("batch", "live", "background", "auto")
+
+
+def _lane(name: str | None) -> str | None:
+    """A lane as it was asked for; other words are refused."""
+    if name is None or name in LANES:
+        return name
+    raise UsageError(
+        f"there is no lane `{name}`",
+        where="--lane",
+        effect="nothing was done",
+        hint="use --lane " + ", ".join(LANES),
+    )
 
 
 def command(function: Callable[..., Report]) -> Callable[..., None]:

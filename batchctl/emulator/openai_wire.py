@@ -19,6 +19,7 @@ from batchctl.emulator.batches import cancel, others_made, record
 from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.openai_answers import snapshot
+from batchctl.emulator.openai_background import Background
 from batchctl.emulator.openai_checks import ENDPOINTS, RefusedError, batch_create, odd
 from batchctl.emulator.openai_files import WIRE, OpenAIFiles, answered, body_read, limit_of, listed
 from batchctl.emulator.process import InStore, Valid, progress
@@ -149,6 +150,7 @@ class OpenAIWire:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.store
+        self._background = Background(context)
 
     def routes(self) -> list[web.RouteDef]:
         root = self.root
@@ -162,6 +164,7 @@ class OpenAIWire:
             web.get(root + "/models/{id}", self.models),
             web.post(root + "/responses/input_tokens", self.input_tokens),
             *(web.post(root + endpoint.removeprefix("/v1"), self.live) for endpoint in self.endpoints),
+            *self._background.routes(root),
         ]
 
     def owns(self, path: str) -> bool:
@@ -305,5 +308,9 @@ class OpenAIWire:
             cached=settings.cached,
             thinking=settings.thinking,
         )
+        if endpoint == "/v1/responses" and body.get("background"):
+            if body.get("store") is False:
+                raise RefusedError("Background mode requires store=true.", param="background", code="invalid_value")
+            return self._background.create(digest.hexdigest(), given)
         self._context.bill_live(endpoint, digest.hexdigest(), given)
         return web.Response(body=given.body, content_type="application/json")

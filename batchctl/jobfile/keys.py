@@ -16,6 +16,7 @@ from batchctl.jobfile.values import (
     BaseUrl,
     ByteSize,
     Count,
+    DeadlineText,
     InFlight,
     JsonTable,
     Label,
@@ -134,7 +135,10 @@ class Lane(_Table):
     """When and how requests travel."""
 
     prefer: Literal["batch", "live", "background", "auto"] = Field(default="batch", description="Which lane to use.")
-    deadline: Text | None = Field(default=None, description="Clock time with zone, ISO instant or duration.")
+    deadline: DeadlineText | None = Field(
+        default=None,
+        description="Clock time with zone, ISO instant or duration; counted from when the run was prepared.",
+    )
     on_ambiguous: Literal["auto", "hold"] = Field(
         default="auto",
         description="A submission whose answer was lost: look it up and settle it, or always ask a person.",
@@ -176,6 +180,9 @@ class Limits(_Table):
         default=None,
         description="Chunks at the provider at once; auto learns from its refusals.",
         json_schema_extra={"default": "auto"},
+    )
+    calls_at_once: Count | None = Field(
+        default=None, description="Live calls under way at once, at most; left out: 64, and fewer after refusals."
     )
 
 

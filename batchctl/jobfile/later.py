@@ -36,10 +36,6 @@ class Later(NamedTuple):
 
 NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
-    "lane.prefer": Later("only the batch lane exists", 'remove it, or use "batch"', works=_is("batch")),
-    "lane.deadline": Later("no deadline would be kept"),
-    "lane.on_deadline_risk": Later("batchctl would only wait", 'remove it, or use "wait"', works=_is("wait")),
-    "lane.live_tail_max": Later("nothing is sent live"),
     "retention": Later("nothing would be deleted"),
     "notify": Later("nobody would be told", "remove it, and use the exit code", works=_empty),
 }

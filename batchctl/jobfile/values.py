@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -66,6 +69,52 @@ def duration_seconds(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(_DURATION, value):
         return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(rf"({_DIGITS}) ?([smhdw])", value))
     raise wanted('a duration such as "90s", "6h" or "7d"')
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment as a job file names it. Exactly one of the three is set."""
+
+    text: str
+    instant: datetime | None = None
+    seconds: int | None = None
+    clock: tuple[time, ZoneInfo] | None = None
+
+    def after(self, start: datetime) -> datetime:
+        """The moment itself, in UTC: an instant as it is; a duration, or the next such time of day, counted from `start`."""
+        if self.instant is not None:
+            return self.instant.astimezone(UTC)
+        if self.seconds is not None:
+            return start.astimezone(UTC) + timedelta(seconds=self.seconds)
+        assert self.clock is not None
+        hour, zone = self.clock
+        day = start.astimezone(zone).date()
+        for further in range(3):  # the third only where the clock was put forward over this very time
+            found = datetime.combine(day + timedelta(days=further), hour, zone).astimezone(UTC)
+            if found > start:
+                return found
+        raise AssertionError("a day has passed")
+
+
+def deadline(value: Any) -> Deadline:
+    """`"08:00 Europe/Zurich"`, `"2026-11-22T08:00:00+01:00"` or `"5d"`."""
+    problem = (
+        'a time of day with its zone ("08:00 Europe/Zurich"), an instant ("2026-11-22T07:00:00Z") or a duration ("5d")'
+    )
+    if not isinstance(value, str):
+        raise wanted(problem)
+    if re.fullmatch(_DURATION, value):
+        return Deadline(value, seconds=duration_seconds(value))
+    clock = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d) (\S+)", value)
+    try:
+        if clock:
+            return Deadline(value, clock=(time(int(clock[1]), int(clock[2])), ZoneInfo(clock[3])))
+        instant = datetime.fromisoformat(value)
+    except (ValueError, ZoneInfoNotFoundError, OSError):
+        raise wanted(problem) from None
+    if instant.tzinfo is None:
+        raise wanted(problem)
+    return Deadline(value, instant=instant)
 
 
 def until_published_or_seconds(value: Any) -> str | int:
@@ -197,6 +246,9 @@ ByteSize = Annotated[
             "examples": ["100MB"],
         }
     ),
+]
+DeadlineText = Annotated[
+    Deadline, PlainValidator(deadline), WithJsonSchema({"type": "string", "examples": ["08:00 Europe/Zurich", "5d"]})
 ]
 Seconds = Annotated[int, PlainValidator(duration_seconds), _written(_DURATION, "7d")]
 UntilPublishedOrSeconds = Annotated[

@@ -29,6 +29,8 @@ class Run:
     known: int
     withdrawn: bool
     stopped: bool
+    lane: str | None
+    risk: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Chunk:
     number: int
     attempt: int
     state: ChunkState
+    lane: str
     settings: str
     mark: str
     sha256: str
@@ -228,7 +231,7 @@ def window(db: sqlite3.Connection, name: str) -> int | None:
 
 def in_flight(db: sqlite3.Connection) -> int:
     """Batches of this workspace that are at the provider now, or may be."""
-    row = db.execute("SELECT COUNT(*) FROM chunk WHERE state IN ('intent', 'held', 'submitted')")
+    row = db.execute("SELECT COUNT(*) FROM chunk WHERE lane = 'batch' AND state IN ('intent', 'held', 'submitted')")
     return int(row.fetchone()[0])
 
 
@@ -293,6 +296,10 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     return {"rows": sum(states.values()), **states, "copied": copied}
 
 
+UNMETERED = ("open", "running", "lost", "untold", "abandoned")
+"""States of live calls that may be billed and whose tokens nobody has told us."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calls:
     """Live calls of one run and purpose, summed."""
@@ -314,15 +321,57 @@ def prices(db: sqlite3.Connection, run_id: str) -> dict[tuple[str, str], dict[st
 
 
 def calls(db: sqlite3.Connection, run_id: str) -> list[Calls]:
-    """Live calls of a run by purpose and settings."""
-    rows = db.execute(
-        "SELECT run, purpose, settings, COUNT(*) AS calls, SUM(COALESCE(cost, 0)) AS cost,"
-        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN ('open', 'lost')) AS unmetered,"
-        " SUM(CASE WHEN state IN ('open', 'lost') THEN bound ELSE 0 END) AS bound"
-        " FROM live_call WHERE run = ? GROUP BY purpose, settings ORDER BY MIN(seq)",
+    """Live calls of a run by purpose and settings; those of a judged chunk are part of it."""
+    rows = db.execute(  # one fixed list is put in
+        "SELECT run, purpose, settings, COUNT(*) AS calls, SUM(COALESCE(cost, 0)) AS cost,"  # noqa: S608
+        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN " + str(UNMETERED) + ") AS unmetered,"
+        " SUM(CASE WHEN state IN " + str(UNMETERED) + " THEN bound ELSE 0 END) AS bound,"
+        " SUM(state IN " + str(UNMETERED) + " AND bound IS NULL) AS unbound"
+        " FROM live_call WHERE run = ? AND NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.run = live_call.run"
+        " AND chunk.number = live_call.chunk AND chunk.state = 'applied')"
+        " GROUP BY purpose, settings ORDER BY MIN(seq)",
         (run_id,),
     )
-    return [Calls(**dict(row)) for row in rows]
+    return [_calls(dict(row)) for row in rows]
+
+
+def _calls(facts: dict[str, Any]) -> Calls:
+    unbound = facts.pop("unbound")
+    return Calls(**{**facts, "bound": None if unbound else facts["bound"]})
+
+
+def calls_of(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
+    """custom_id to state, for every live call of a chunk that is on record; of several the newest."""
+    rows = db.execute("SELECT key, state FROM live_call WHERE run = ? AND chunk = ? ORDER BY seq", (run_id, chunk))
+    return {row["key"]: row["state"] for row in rows}
+
+
+def running_calls(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
+    """custom_id to the provider's id, for every background request of a chunk that has not ended."""
+    rows = db.execute(
+        "SELECT key, handle FROM live_call WHERE run = ? AND chunk = ? AND state = 'running' ORDER BY seq",
+        (run_id, chunk),
+    )
+    return {row["key"]: row["handle"] for row in rows}
+
+
+def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
+    """The most that any call of a chunk with unknown tokens can cost; None when one has no bound."""
+    found = [
+        row["bound"]
+        for row in db.execute("SELECT bound, state FROM live_call WHERE run = ? AND chunk = ?", (run_id, chunk))
+        if row["state"] in UNMETERED
+    ]
+    return None if None in found else max(found, default=0)
+
+
+def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:
+    """By chunk: live calls of which nobody knows whether they were acted upon."""
+    rows = db.execute(
+        "SELECT chunk, COUNT(*) FROM live_call WHERE run = ? AND chunk IS NOT NULL AND state = 'lost' GROUP BY chunk",
+        (run_id,),
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +385,19 @@ class Turnaround:
     ended_at: str
 
 
+def last_end(db: sqlite3.Connection, run_id: str) -> str | None:
+    """When the last batch or live chunk of a run was seen to have ended."""
+    row = db.execute("SELECT MAX(ended_at) FROM intent WHERE run = ?", (run_id,)).fetchone()
+    return None if row[0] is None else str(row[0])
+
+
 def turnarounds(db: sqlite3.Connection, model: str) -> list[Turnaround]:
     """Every ended batch of a model in this workspace, oldest first."""
     rows = db.execute(
         "SELECT intent.run, intent.chunk, chunk.requests, intent.sent_at, intent.ended_at FROM intent JOIN chunk"
         " ON chunk.run = intent.run AND chunk.number = intent.chunk JOIN settings ON settings.run = intent.run"
         " AND settings.sha256 = chunk.settings WHERE settings.model = ? AND intent.state = 'accepted'"
-        " AND intent.sent_at IS NOT NULL AND intent.ended_at IS NOT NULL ORDER BY intent.rowid",
+        " AND chunk.lane = 'batch' AND intent.sent_at IS NOT NULL AND intent.ended_at IS NOT NULL ORDER BY intent.rowid",
         (model,),
     )
     return [Turnaround(**dict(row)) for row in rows]

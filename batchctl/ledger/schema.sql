@@ -22,6 +22,8 @@ CREATE TABLE run (
   known         INTEGER NOT NULL,          -- rows an earlier run has already: not part of this run
   withdrawn     INTEGER NOT NULL DEFAULT 0,
   stopped       INTEGER NOT NULL DEFAULT 0,  -- cancelled by a person: waiting chunks are sent only by `submit`
+  lane          TEXT,                        -- the lane that was asked for or chosen; null: the job file says
+  risk          TEXT,                        -- what was done when the deadline came near: wait, live-tail, tailed, stop
   UNIQUE (job, number)
 ) STRICT;
 
@@ -44,6 +46,7 @@ CREATE TABLE chunk (
   number          INTEGER NOT NULL,
   attempt         INTEGER NOT NULL,
   state           TEXT NOT NULL,
+  lane            TEXT NOT NULL DEFAULT 'batch',  -- batch, live, background: how it was sent
   settings        TEXT NOT NULL,
   mark            TEXT NOT NULL,           -- the first eight characters of its custom_ids
   sha256          TEXT NOT NULL,           -- of chunks/NNNN.jsonl
@@ -151,15 +154,18 @@ CREATE TABLE live_call (                   -- one paid synchronous call, on reco
   seq      INTEGER PRIMARY KEY AUTOINCREMENT,
   run      TEXT NOT NULL REFERENCES run (id),
   settings TEXT NOT NULL,
-  key      TEXT NOT NULL,                  -- digest of the request body
-  purpose  TEXT NOT NULL,                  -- dry-run
+  chunk    INTEGER,                        -- null for a dry run
+  key      TEXT NOT NULL,                  -- custom_id; of a dry run the digest of the request body
+  purpose  TEXT NOT NULL,                  -- dry-run, live, background
   at       TEXT NOT NULL,
-  state    TEXT NOT NULL,                  -- open, answered, refused (not billed), lost
+  state    TEXT NOT NULL,                  -- open, running (in background), answered, untold (answered, without tokens), refused (not billed),
+                                           -- lost; by a person: absent (never sent), abandoned
   bound    INTEGER,                        -- picodollars it can cost at most; null without a price
   cost     INTEGER,                        -- picodollars booked; null while open or lost, or without a price
-  usage    TEXT                            -- JSON: tokens
+  usage    TEXT,                           -- JSON: tokens
+  handle   TEXT                            -- the provider's id of a background request
 ) STRICT;
-CREATE INDEX live_call_of_run ON live_call (run);
+CREATE INDEX live_call_of_run ON live_call (run, key);
 
 CREATE TABLE publication (                 -- one content for one target, on record before the target is touched
   seq       INTEGER PRIMARY KEY AUTOINCREMENT,

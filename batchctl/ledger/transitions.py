@@ -8,8 +8,9 @@ the facts that belong to it are committed together.
 
 A chunk goes planned -> uploaded -> intent -> submitted -> ended -> fetched -> applied. `intent` means: a create may
 have left this machine and no answer is recorded. It leaves that state only by an answer, by finding the batch, by
-proof of absence, or by a person. Rows take their state from the newest chunk they are in (`ROW_STATE`, and the verdict
-once the chunk is applied).
+proof of absence, or by a person. A chunk of the live lane goes planned -> submitted -> ended -> fetched: each of its
+calls is on record by itself before it leaves. Rows take their state from the newest chunk they are in (`ROW_STATE`, and
+the verdict once the chunk is applied).
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class ChunkState(StrEnum):
 
 _ = ChunkState
 MOVES: dict[ChunkState, tuple[ChunkState, ...]] = {
-    _.PLANNED: (_.UPLOADED, _.WITHDRAWN),
-    _.UPLOADED: (_.INTENT, _.PLANNED, _.WITHDRAWN),
+    _.PLANNED: (_.UPLOADED, _.SUBMITTED, _.WITHDRAWN),
+    _.UPLOADED: (_.INTENT, _.PLANNED, _.SUBMITTED, _.WITHDRAWN),
     _.INTENT: (_.SUBMITTED, _.PLANNED, _.HELD),
     _.HELD: (_.SUBMITTED, _.PLANNED, _.FETCHED),
     _.SUBMITTED: (_.ENDED, _.PLANNED),
@@ -389,6 +390,9 @@ def apply(
     )
     if db.execute("SELECT published FROM chunk WHERE run = ? AND number = ?", (run, chunk)).fetchone()[0]:
         rename_tally(db, run, chunk, RowState.COMPLETED, RowState.PUBLISHED)  # judged again, and nothing changed
+    db.execute(  # what its live calls cost is part of the chunk now; those nobody knows the end of stay on record
+        "DELETE FROM live_call WHERE run = ? AND chunk = ? AND state IN ('answered', 'untold', 'refused')", (run, chunk)
+    )
 
 
 def rename_tally(db: sqlite3.Connection, run: str, chunk: int, was: RowState, becomes: RowState) -> int:
@@ -449,34 +453,16 @@ def set_price(db: sqlite3.Connection, run: str, settings: str, lane: str, price:
     )
 
 
-def open_calls(
-    db: sqlite3.Connection, run: str, settings: str, purpose: str, calls: Iterable[tuple[str, int | None]]
-) -> None:
-    """Live calls (key and the most each can cost) that are about to leave: from here on each may be billed."""
-    now = utc_now()
-    db.executemany(
-        "INSERT INTO live_call (run, settings, key, purpose, at, state, bound) VALUES (?, ?, ?, ?, ?, 'open', ?)",
-        [(run, settings, key, purpose, now, bound) for key, bound in calls],
-    )
+def set_lane(db: sqlite3.Connection, run: str, lane: str, *, because: str) -> None:
+    """The lane a person asked for, or that was chosen: later commands keep to it."""
+    db.execute("UPDATE run SET lane = ? WHERE id = ?", (lane, run))
+    record_event(db, run, f"lane {lane}", because)
 
 
-def close_call(
-    db: sqlite3.Connection,
-    run: str,
-    key: str,
-    state: str,
-    *,
-    cost: int | None = None,
-    usage: Mapping[str, int] | None = None,
-) -> None:
-    """What became of the newest open call of a key. `refused` was not billed; of `lost` nobody knows."""
-    changed = db.execute(
-        "UPDATE live_call SET state = ?, cost = ?, usage = ? WHERE seq ="
-        " (SELECT MAX(seq) FROM live_call WHERE run = ? AND key = ? AND state = 'open')",
-        (state, cost, None if usage is None else json.dumps(dict(usage)), run, key),
-    ).rowcount
-    if changed != 1:
-        raise StaleState(f"no call for {key} of {run} is open")
+def set_risk(db: sqlite3.Connection, run: str, risk: str, *, because: str) -> None:
+    """What is done about a deadline that may be missed."""
+    db.execute("UPDATE run SET risk = ? WHERE id = ?", (risk, run))
+    record_event(db, run, f"deadline at risk: {risk}", because)
 
 
 def set_window(db: sqlite3.Connection, name: str, window: int) -> None:

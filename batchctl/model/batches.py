@@ -118,9 +118,29 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """One synchronous request but for its body: where to, with which headers, and the secret that no answer may keep."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the provider says is left of its rate limit, and for how long; None where it does not say."""
+
+    requests: int | None = None
+    reset_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LiveAnswer:
-    """One synchronous answer: HTTP status and parsed body."""
+    """One synchronous answer: HTTP status and parsed body, and the body's own bytes where they are known."""
 
     status: int
     body: Any
     seconds: float
+    raw: bytes = b""
+    request_id: str = ""
+    room: Room = Room()

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 import orjson
 
-from batchctl.model.batches import BatchState, BatchStatus, Candidate, Limits, LiveAnswer, Proof, Request, Traits
+from batchctl.model.batches import BatchState, BatchStatus, Candidate, Limits, LiveAnswer, Post, Proof, Request, Traits
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -40,6 +40,7 @@ from batchctl.model.errors import (
 from batchctl.providers.anthropic_schema import schema_part
 from batchctl.providers.chunk_body import asks, joined, joined_size, lines_in, opened
 from batchctl.providers.http import (
+    ROW_STATUSES,
     Key,
     check_address,
     epoch,
@@ -55,6 +56,7 @@ from batchctl.providers.http import (
 )
 
 ENDPOINT = "/v1/messages"
+API_VERSION = "2023-06-01"  # what the SDK sends as `anthropic-version` (anthropic 2.12.0)
 BATCHES = "/v1/messages/batches"
 STATES = {
     "in_progress": BatchState.RUNNING,
@@ -353,8 +355,7 @@ class AnthropicBatch:
         try:
             answer = self._post(endpoint, body, {"Content-Type": "application/json"})
         except anthropic.APIStatusError as error:
-            transient = error.status_code in (401, 402, 403, 404, 408, 409, 429) or error.status_code >= 500
-            if transient or error.status_code < 400:
+            if error.status_code not in ROW_STATUSES or error.status_code == 402:
                 raise
             return LiveAnswer(error.status_code, self._key.kept(error.body), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(json_object(answer, "POST " + endpoint)), time.monotonic() - started)
@@ -370,6 +371,17 @@ class AnthropicBatch:
         except anthropic.NotFoundError:
             return False
         return True
+
+    def live_post(self, endpoint: str) -> Post:
+        key = self._key.checked()
+        check_address(self._base_url, "ANTHROPIC_BASE_URL")
+        headers = {"x-api-key": key, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
+        return Post(self._base_url + endpoint, headers, key)
+
+    def live_error(self, status: int, headers: Mapping[str, str], body: Any) -> BatchctlError | None:
+        if status in ROW_STATUSES and status != 402 and error_parts(body)[1] not in ACCOUNT_CODES:
+            return None
+        return self._meaning(status, body, headers, "no reason given", host(self._base_url))
 
     # --- what an exception means ----------------------------------------------------------------------------------
 
@@ -391,9 +403,12 @@ class AnthropicBatch:
         return None
 
     def _status_outcome(self, error: Any, where: str) -> BatchctlError:
-        status = int(error.status_code)
-        kind, code, said = error_parts(error.body)
-        said = self._key.hidden_in(said or str(error.message))[:300]
+        return self._meaning(int(error.status_code), error.body, error.response.headers, str(error.message), where)
+
+    def _meaning(self, status: int, body: Any, headers: Mapping[str, str], words: str, where: str) -> BatchctlError:
+        """What an error answer means; `words` say it where its body has none."""
+        kind, code, said = error_parts(body)
+        said = self._key.hidden_in(said or words)[:300]
         shown = self._key.hidden_in(code or kind)[:100]
         text = f"{self.name} answered {status}" + (f" {shown}" if shown else "") + f": {said}"
         if status < 500 and (status == 402 or kind == "billing_error" or code in BILLING_CODES):
@@ -417,7 +432,7 @@ class AnthropicBatch:
         if status in (400, 413, 422):
             return Rejected(text, where=where, effect="nothing was billed")
         if status == 429:
-            return Throttled(text, where=where, wait_seconds=retry_after(error.response.headers))
+            return Throttled(text, where=where, wait_seconds=retry_after(headers))
         return OutcomeUnknown(text, where=where)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from batchctl.model.batches import Post
 from batchctl.providers.http import Key
 from batchctl.providers.openai import OpenAIBatch
 from batchctl.providers.profiles import AZURE
@@ -52,6 +53,9 @@ class AzureBatch(OpenAIBatch):
     def _kept_for(self) -> dict[str, Any]:
         """A resource takes 10,000 input files that expire, and only 500 that do not."""
         return {} if self._version else {"expires_after": {"anchor": "created_at", "seconds": KEEP_SECONDS}}
+
+    def live_post(self, endpoint: str) -> Post | None:
+        return None if self._version else super().live_post(endpoint)  # a dated path has the deployment in it
 
     def _client(self, key: str) -> Any:
         if not self._version:

@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from batchctl.model.batches import BatchStatus, Candidate, Limits, LiveAnswer, Request, Traits
+from batchctl.model.batches import BatchStatus, Candidate, Limits, LiveAnswer, Post, Request, Traits
 from batchctl.model.errors import BatchctlError
 
 
@@ -122,4 +122,40 @@ class Provider(Protocol):
 
     def outcome(self, error: BaseException) -> BatchctlError | None:
         """What an exception means for the call that raised it: one of our outcomes; None when it is not the vendor's."""
+        ...
+
+
+@runtime_checkable
+class OverHttp(Protocol):
+    """A provider whose synchronous request is one plain POST: many can then be under way at a tenth of an SDK's CPU.
+
+    One that is not is asked through `call`, in threads.
+    """
+
+    def live_post(self, endpoint: str) -> Post | None:
+        """How `call` is made, but for the body; None: only the vendor's SDK knows."""
+        ...
+
+    def live_error(self, status: int, headers: Mapping[str, str], body: Any) -> BatchctlError | None:
+        """What an answer of another status than 200 means; None when it is the provider's word on that one request."""
+        ...
+
+
+@runtime_checkable
+class InBackground(Protocol):
+    """A provider that runs one long request by itself and keeps the answer: created, looked up and cancelled by its id.
+
+    Nothing lists such requests: a create whose answer was lost cannot be found again.
+    """
+
+    def start(self, body: bytes, endpoint: str) -> str:
+        """Begin one request: the call that spends. Exactly one POST. Its id, never empty."""
+        ...
+
+    def look(self, name: str) -> LiveAnswer | None:
+        """The answer of a request that has ended, well or badly; None while it runs."""
+        ...
+
+    def stop(self, name: str) -> None:
+        """Ask it to end; one that has ended already is left as it is."""
         ...

@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchctl.model.batches import BatchStatus, Candidate, LiveAnswer
-from batchctl.model.errors import BatchctlError, NotFound, OutcomeUnknown, ProviderError, Rejected, Throttled
-from batchctl.providers.base import Provider
+from batchctl.model.errors import (
+    BatchctlError,
+    NotFound,
+    OutcomeUnknown,
+    ProviderError,
+    Rejected,
+    Throttled,
+    UsageError,
+)
+from batchctl.providers.base import InBackground, Provider
 
 T = TypeVar("T")
 
@@ -41,7 +49,7 @@ class Guarded:
         self.name = provider.name
         self.traits = provider.traits
         self._sleep = sleep
-        self._waits = waits
+        self.waits = waits
 
     def _once(self, act: Callable[[], T]) -> T:
         try:
@@ -86,7 +94,7 @@ class Guarded:
     def _wait(self, turn: int, asked: float | None) -> float:
         limit = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**turn)
         wait = random.uniform(0, limit) if asked is None else min(asked, LONGEST_WAIT_SECONDS)
-        return wait * self._waits
+        return wait * self.waits
 
     def close(self) -> None:
         self.provider.close()
@@ -99,6 +107,25 @@ class Guarded:
 
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:
         return self._once(lambda: self.provider.call(body, endpoint))
+
+    def start(self, body: bytes, endpoint: str) -> str:
+        return self._once(lambda: self._in_background().start(body, endpoint))
+
+    def look(self, name: str) -> LiveAnswer | None:
+        return self._repeated(lambda: self._in_background().look(name))
+
+    def stop(self, name: str) -> None:
+        self._repeated(lambda: self._in_background().stop(name))
+
+    def _in_background(self) -> InBackground:
+        if isinstance(self.provider, InBackground):
+            return self.provider
+        raise UsageError(
+            f"{self.name} has no background mode",
+            where="[lane] prefer",
+            effect="nothing was sent",
+            hint="use the batch or the live lane",
+        )
 
     def stage(self, chunk: Path, *, name: str) -> str:
         return self._repeated(lambda: self.provider.stage(chunk, name=name))

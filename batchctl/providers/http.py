@@ -21,6 +21,9 @@ from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, Rej
 NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """httpx2's errors after which no byte of the request has left this machine."""
 
+ROW_STATUSES = frozenset(range(400, 500)) - {401, 403, 404, 408, 409, 429}
+"""Live answers that are the provider's word on one request; every other error is about the account or the service."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -26,6 +26,7 @@ from batchctl.model.batches import (
     Limits,
     LineError,
     LiveAnswer,
+    Post,
     Refusal,
     Request,
     Traits,
@@ -41,6 +42,7 @@ from batchctl.model.errors import (
 )
 from batchctl.model.usage import openai_usage
 from batchctl.providers.http import (
+    ROW_STATUSES,
     Key,
     check_address,
     epoch,
@@ -54,6 +56,7 @@ from batchctl.providers.http import (
     retry_after,
     whole,
 )
+from batchctl.providers.openai_background import OpenAIBackground
 from batchctl.providers.params import in_words_of
 from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
 from batchctl.providers.strict_schema import strict_form
@@ -80,7 +83,7 @@ ANSWER_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 
 
-class OpenAIBatch:
+class OpenAIBatch(OpenAIBackground):
     """The OpenAI wire, at OpenAI or at a server that `profile` describes."""
 
     def __init__(
@@ -357,11 +360,25 @@ class OpenAIBatch:
         try:
             answer = self._sdk.post(endpoint.removeprefix("/v1"), cast_to=object, body=orjson.loads(body))
         except openai.APIStatusError as error:
-            transient = error.status_code in (401, 403, 404, 408, 409, 429) or error.status_code >= 500
-            if transient or error.status_code < 400:
+            if error.status_code not in ROW_STATUSES:
                 raise
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
+
+    def live_post(self, endpoint: str) -> Post | None:
+        key = self._key.checked()
+        check_address(self._base_url)
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        named = {"OpenAI-Organization": self._organization, "OpenAI-Project": self._project}
+        headers |= {name: value for name, value in named.items() if value}
+        return Post(self._base_url.rstrip("/") + endpoint.removeprefix("/v1"), headers, key)
+
+    def live_error(self, status: int, headers: Mapping[str, str], body: Any) -> BatchctlError | None:
+        if status in ROW_STATUSES:
+            return None
+        error = body.get("error") if isinstance(body, dict) else None
+        facts = error if isinstance(error, dict) else {}
+        return self._meaning(status, facts, headers, "no reason given", host(self._base_url))
 
     # --- what an exception means ----------------------------------------------------------------------------------
 
@@ -381,11 +398,17 @@ class OpenAIBatch:
         return None
 
     def _status_outcome(self, error: Any, where: str) -> BatchctlError:
-        status = int(error.status_code)
-        code = self._key.hidden_in(str(getattr(error, "code", None) or ""))[:100]
-        kind = str(getattr(error, "type", None) or "")
         body = error.body if isinstance(error.body, dict) else {}
-        said = self._key.hidden_in(str(body.get("message") or error.message))[:300]
+        facts = {**body, "code": getattr(error, "code", None), "type": getattr(error, "type", None)}
+        return self._meaning(int(error.status_code), facts, error.response.headers, str(error.message), where)
+
+    def _meaning(
+        self, status: int, error: Mapping[str, Any], headers: Mapping[str, str], words: str, where: str
+    ) -> BatchctlError:
+        """What an error answer means; `error` is the object of that name in its body, `words` say it otherwise."""
+        code = self._key.hidden_in(str(error.get("code") or ""))[:100]
+        kind = str(error.get("type") or "")
+        said = self._key.hidden_in(str(error.get("message") or words))[:300]
         text = f"{self.name} answered {status}" + (f" {code}" if code else "") + f": {said}"
         if status in (401, 403):
             return NotAllowed(
@@ -408,7 +431,7 @@ class OpenAIBatch:
                     hint="top up or raise the limit at the provider, then run the same command again",
                     code="billing",
                 )
-            return Throttled(text, where=where, wait_seconds=retry_after(error.response.headers))
+            return Throttled(text, where=where, wait_seconds=retry_after(headers))
         return OutcomeUnknown(text, where=where)
 
 

@@ -21,7 +21,7 @@ from batchctl.files import open_private
 from batchctl.judging.decide import Judge
 from batchctl.judging.rules import Rules
 from batchctl.judging.wires import READERS
-from batchctl.ledger import queries, transitions
+from batchctl.ledger import live_calls, queries, transitions
 from batchctl.model.batches import LiveAnswer
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, NotFound, Throttled, UsageError
 from batchctl.model.rows import RowState, Usage, Verdict
@@ -118,7 +118,7 @@ def _book(workspace: Workspace, run: queries.Run, plan: Plan, price: Price | Non
         state = "lost"
     with workspace.ledger.transaction() as db:
         facts = None if usage is None else usage.as_dict()
-        transitions.close_call(db, run.id, answer["key"], state, cost=cost, usage=facts)
+        live_calls.close_call(db, run.id, answer["key"], state, cost=cost, usage=facts)
 
 
 def _ask(
@@ -154,7 +154,7 @@ def _ask(
             for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
                 if one is not None and failure is None:
                     with workspace.ledger.transaction() as db:  # on record before it leaves
-                        transitions.open_calls(db, run.id, run.settings, "dry-run", [(one.key, bound)])
+                        live_calls.open_calls(db, run.id, run.settings, "dry-run", [(one.key, bound)])
                     under_way.append((one, pool.submit(call, one)))
                 if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
                     continue

@@ -21,7 +21,8 @@ from batchctl.workflow.decided import decisions
 from batchctl.workflow.workspace import Workspace
 
 DONE = (RowState.COMPLETED, RowState.PUBLISHED)
-SETTLED = (*DONE, RowState.REVIEW_REQUIRED, RowState.INVALID_OUTPUT)
+PAID = (*DONE, RowState.HELD)  # held: a live call may have been billed, and only a person says that it was not
+SETTLED = (*PAID, RowState.REVIEW_REQUIRED, RowState.INVALID_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from batchctl.workflow.tallying import Tally, record
 
 LINE_BYTES = 64_000_000  # a longer line is not an answer
 BATCH_ROWS = 500
+LOST = "the answer to its live call was lost: it may be billed, and is not sent again by itself"
 BOM = b"\xef\xbb\xbf"
 _LIMITED = frozenset((*FAILED, RowState.REVIEW_REQUIRED))
 _NONE = Tries()
@@ -66,6 +67,7 @@ class Task:
     decisions: Mapping[int, Decision] = field(default_factory=dict)  # by position
     rates: Rates | None = None  # what a token cost; None: unknown
     superseded: pa.Array | None = None  # positions that a newer chunk has taken over
+    calls: Mapping[str, str] | None = None  # of a chunk sent row by row: custom_id to state, of calls without an end
     refused: str | None = None  # file with the provider's complaints when the whole batch was refused
 
 
@@ -200,7 +202,7 @@ def judge_chunk(task: Task) -> Judged:
 def _judge(task: Task, *, exact: bool) -> Judged:
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, task.wire, exact=exact)
+    found = index(paths, ids, _id_wire(task), exact=exact)
     target = task.results / verdicts_name(task.number, task.attempt)
     part = target.with_name(target.name + ".part")
     work = _Work(task, _Results(paths), found, exact)
@@ -255,7 +257,8 @@ class _Work:
             records = []
             for custom_id, position, row in zip(columns[0], columns[1], rows, strict=False):
                 verdict = self._verdict(line, custom_id, position, row)
-                records.append(record(verdict, tally.request(verdict)))
+                never_sent = task.calls is not None and task.calls.get(custom_id.decode()) == "absent"
+                records.append(record(verdict, tally.request(verdict, never_sent=never_sent)))
                 if position not in self._gone:
                     tally.row(verdict, position, row)
                 if line in copied:
@@ -290,7 +293,7 @@ class _Work:
         """The verdict on one row. `again`: its line was judged before, for another row."""
         spot = self.found.places[line]
         if spot is None:
-            verdict = self._complaints(line) if self._complaints else _missing()
+            verdict = self._complaints(line) if self._complaints else _unanswered(self.task, custom_id)
         elif line in self.found.others:
             verdict = self._several([spot, *self.found.others[line]], custom_id, row, again=again)
         else:
@@ -347,7 +350,7 @@ def evidence(task: Task, line: int) -> list[Extracted]:
     """Everything that came back for one request of a chunk, for a person to look at."""
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
-    found = index(paths, ids, task.wire, exact=True)
+    found = index(paths, ids, _id_wire(task), exact=True)
     custom_id = next(one for one, place in ids.items() if place == line)
     first = found.places[line]
     results = _Results(paths)
@@ -364,10 +367,43 @@ def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    extracted = READERS[task.wire].line(value, task.endpoint, task.mode)
+    if task.calls is None:
+        extracted = READERS[task.wire].line(value, task.endpoint, task.mode)
+    elif isinstance(value, dict) and "live" in value:
+        extracted = _live(value, task)
+    else:
+        return None
     if extracted.custom_id is None or extracted.custom_id.encode("utf-8", "surrogatepass") != custom_id:
         return None
     return extracted
+
+
+def _id_wire(task: Task) -> str:
+    """By which wire's name a result line says whose it is; answers to live calls are lines of ours, named as OpenAI's."""
+    return task.wire if task.calls is None else "openai"
+
+
+def _live(value: dict[str, Any], task: Task) -> Extracted:
+    """One line of a chunk that was sent live: the HTTP answer to one call, or why there was none (`workflow.live`)."""
+    answer, reader = value["live"], READERS[task.wire]
+    if answer is None:
+        found = Extracted(reason=Reason.PROVIDER, detail=f"not sent: {value.get('why')}", retry=Retry.USER)
+    elif answer["status"] == 200:
+        found = reader.body(answer["body"], task.endpoint, task.mode)
+    else:
+        found = reader.http_error(answer["status"], answer["body"])
+    request_id = found.request_id or ("" if answer is None else answer["request_id"])
+    return replace(found, custom_id=value["custom_id"], request_id=request_id)
+
+
+def _unanswered(task: Task, custom_id: bytes) -> Verdict:
+    """A request without a result line. One that was called live and whose answer was lost waits for a person."""
+    state = None if task.calls is None else task.calls.get(custom_id.decode())
+    if state == "lost":
+        return Verdict(RowState.HELD, None, LOST)
+    if state in ("absent", "abandoned"):
+        return _missing(f"its live call got no answer; {state} by a person's word")
+    return _missing()
 
 
 def _missing(detail: str = "the batch ended without a result for this row") -> Verdict:

@@ -25,6 +25,8 @@ from batchctl.workflow.workspace import Plan, Workspace
 
 CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "maxOutputTokens")
 NO_OUTPUT = ("/v1/embeddings", "/v1/moderations", ":embedContent")
+BATCH, LIVE, BACKGROUND = "batch", "live", "background"
+DRY_RUN = "dry-run"
 UNBOOKED = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED, ChunkState.FETCHED)
 DENSER = (11, 10)  # a request may have so many tokens a byte more than the densest of the sample
 
@@ -62,6 +64,7 @@ class Books:
     first: int = 0
     reruns: int = 0
     dry_runs: int = 0
+    live: int = 0  # chunks sent row by row, first attempts and reruns, at live price
     unpriced: int = 0  # chunks and calls that were billed while no price is known
     unmetered: int = 0  # requests and calls that may be billed and whose tokens nobody has told us
     unmetered_bound: int | None = 0
@@ -69,7 +72,7 @@ class Books:
 
     @property
     def booked(self) -> int:
-        return self.first + self.reruns + self.dry_runs
+        return self.first + self.reruns + self.dry_runs + self.live
 
     @property
     def known(self) -> int | None:
@@ -81,13 +84,15 @@ def books(db: Any, run: queries.Run) -> Books:
     """Read the books of a run; the dry runs of runs it replaced are part of them."""
     found = Books()
     for chunk in queries.chunks(db, run.id):
-        if chunk.state in UNBOOKED:
+        if chunk.state in UNBOOKED and chunk.lane == BATCH:  # a live chunk is booked call by call
             found.in_flight.append(chunk)
         if chunk.state is not ChunkState.APPLIED:
             continue
         billed = chunk.usage.get("paid_requests", 0) + chunk.unmetered
         found.unpriced += chunk.cost is None and billed > 0
-        if chunk.attempt == 1:
+        if chunk.lane != BATCH:
+            found.live += chunk.cost or 0
+        elif chunk.attempt == 1:
             found.first += chunk.cost or 0
         else:
             found.reruns += chunk.cost or 0
@@ -97,7 +102,10 @@ def books(db: Any, run: queries.Run) -> Books:
             found.unmetered_bound = _sum(found.unmetered_bound, share)
     for name in [*queries.replaced(db, run), run.id]:
         for calls in queries.calls(db, name):
-            found.dry_runs += calls.cost
+            if calls.purpose == DRY_RUN:
+                found.dry_runs += calls.cost
+            else:
+                found.live += calls.cost
             found.unpriced += calls.unpriced
             if calls.unmetered:
                 found.unmetered += calls.unmetered
@@ -126,6 +134,7 @@ def cost(db: Any, run: queries.Run, balance: dict[str, int] | None = None) -> di
         "usd_first_attempts": None if found.unpriced else as_usd(found.first),
         "usd_reruns": None if found.unpriced else as_usd(found.reruns),
         "usd_dry_runs": None if found.unpriced else as_usd(found.dry_runs),
+        "usd_live": None if found.unpriced else as_usd(found.live),
         "unmetered": found.unmetered,
         "usd_at_most": None if at_most is None else as_usd(at_most),
     }
@@ -138,7 +147,7 @@ def cost_line(db: Any, run: queries.Run, balance: dict[str, int]) -> str | None:
         return None
     if found.unpriced:
         return "  cost                  unknown: no price is known for this model; see [prices]"
-    parts = [("batch", found.first), ("reruns", found.reruns), ("dry runs", found.dry_runs)]
+    parts = [("batch", found.first), ("reruns", found.reruns), ("live", found.live), ("dry runs", found.dry_runs)]
     shown = " + ".join(f"{word} {usd_text(amount)}" for word, amount in parts if amount)
     line = f"  cost                  {usd_text(found.booked)}" + (f" = {shown}" if " + " in shown else "")
     done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
@@ -162,37 +171,55 @@ def output_cap(plan: Plan) -> int | None:
     return None if found is None else found * (answers if isinstance(answers, int) else 1)
 
 
-def most_of(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | None:
-    """Picodollars that a chunk can cost at most; None without a price or a cap on the answers."""
-    price = price_of(workspace, run, chunk.settings, "batch")
-    plan = workspace.frozen_plan(chunk.settings)
-    dry = queries.last_dry_run(workspace.ledger.db, chunk.settings) or queries.last_dry_run(
-        workspace.ledger.db, run.settings
-    )
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What requests under one plan can cost at most in one lane."""
+
+    price: Price | None
+    output_tokens: int | None  # of one answer; None: nothing bounds it
+    dense: tuple[int, int] | None  # so many tokens in so many bytes, at most; None: as many as bytes
+
+    def most(self, size: int, requests: int) -> int | None:
+        """Picodollars; None without a price or a cap on the answers. `size` is that of the request lines in bytes."""
+        if self.price is None or self.output_tokens is None:
+            return None
+        taken = size if self.dense is None else min(size, -(-size * self.dense[0] // self.dense[1]))
+        return self.price.rates.at_most(taken, self.output_tokens * requests)
+
+
+def bounds_of(workspace: Workspace, run: queries.Run, settings: str, lane: Lane) -> Bounds:
+    """By the price of the lane, the output cap, and what a dry run has seen."""
+    db = workspace.ledger.db
+    dry = queries.last_dry_run(db, settings) or queries.last_dry_run(db, run.settings)
     seen = {} if dry is None else dry.report.get("seen") or {}
-    given = output_cap(plan)
+    given = output_cap(workspace.frozen_plan(settings))
     if given is None:
         given = seen.get("output_tokens")
-    if price is None or given is None:
-        return None
-    taken = chunk.bytes
-    if seen.get("line_bytes"):
-        dense, per = seen["input_tokens"] * DENSER[0], seen["line_bytes"] * DENSER[1]
-        taken = min(taken, -(-chunk.bytes * dense // per))
-    return price.rates.at_most(taken, given * chunk.requests)
+    dense = (seen["input_tokens"] * DENSER[0], seen["line_bytes"] * DENSER[1]) if seen.get("line_bytes") else None
+    return Bounds(price_of(workspace, run, settings, lane), given, dense)
 
 
-def announced(workspace: Workspace, requests: int) -> str:
+def most_of(workspace: Workspace, run: queries.Run, chunk: Chunk, lane: Lane = "batch") -> int | None:
+    """Picodollars that a chunk can cost at most; None without a price or a cap on the answers."""
+    return bounds_of(workspace, run, chunk.settings, lane).most(chunk.bytes, chunk.requests)
+
+
+def price_lane(lane: str) -> Lane:
+    """Which price a lane is billed at: whatever is no batch costs the live price."""
+    return "batch" if lane == BATCH else "live"
+
+
+def announced(workspace: Workspace, requests: int, lane: Lane = "batch") -> str:
     """What so many requests that wait now would cost: an upper bound with its assumptions, and the forecast beside it."""
     run = workspace.run
     db = workspace.ledger.db
     waiting = [one for one in queries.chunks(db, run.id) if one.state in (ChunkState.PLANNED, ChunkState.UPLOADED)]
-    price = price_of(workspace, run, run.settings, "batch")
+    price = price_of(workspace, run, run.settings, lane)
     if price is None:
         return "The price is not known to batchctl."
-    most = [most_of(workspace, run, one) for one in waiting]
+    most = [most_of(workspace, run, one, lane) for one in waiting]
     if sum(one.requests for one in waiting) != requests or None in most:
-        return f"No output cap bounds what they cost; batch prices of {price.named}."
+        return f"No output cap bounds what they cost; {lane} prices of {price.named}."
     total = sum(one or 0 for one in most)
     return f"They cost at most {usd_text(total)}, if every answer is as long as the cap ({price.named})."
 
@@ -228,6 +255,14 @@ def require_room(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | 
     if most > left:
         raise budget_reached(workspace, run, f"chunk {chunk.number}", most, left)
     return most
+
+
+def live_room(workspace: Workspace, run: queries.Run, bounds: Bounds) -> int | None:
+    """`room` for live calls, each of which must have a bound then; None without a budget."""
+    left = room(workspace, run)
+    if left is not None and bounds.most(1, 1) is None:
+        raise _no_price(run) if bounds.price is None else _no_bound(run)
+    return left
 
 
 def require_calls(workspace: Workspace, run: queries.Run, most: list[int | None], *, priced: bool) -> None:

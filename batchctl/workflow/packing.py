@@ -33,7 +33,7 @@ from batchctl.model.errors import ConsentMissing, UsageError
 from batchctl.model.ids import id_digest, record_key
 from batchctl.model.rows import Unusable
 from batchctl.tables.source import Source
-from batchctl.workflow.history import DONE, SETTLED, History
+from batchctl.workflow.history import PAID, SETTLED, History
 from batchctl.workflow.rejects import Rejects
 from batchctl.workflow.reports import plural
 from batchctl.workflow.requests import (
@@ -255,7 +255,7 @@ class Packing:
         """Leave out rows an earlier run has; count those whose prompt, schema or model changed since they were done."""
         if not self.before:
             return 0
-        history = History(self.workspace, self.before, self.plan.settings, DONE if self.from_file else SETTLED)
+        history = History(self.workspace, self.before, self.plan.settings, PAID if self.from_file else SETTLED)
         changed = 0
         start = 0
         for chunk in packed:

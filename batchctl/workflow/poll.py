@@ -14,8 +14,8 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
-from batchctl.workflow import collect, reconcile
-from batchctl.workflow.money import cost
+from batchctl.workflow import background, collect, deadline, live, reconcile
+from batchctl.workflow.money import LIVE, cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
 from batchctl.workflow.workspace import Options, Workspace, opened
@@ -53,12 +53,15 @@ def poll(options: Options) -> Report:
         return _report(workspace, run, done)
 
 
-def looked(workspace: Workspace, run: queries.Run) -> Pass:
-    """`poll` in an open workspace: once, or until done when the options say wait."""
+def looked(workspace: Workspace, run: queries.Run, *, live_first: bool = True) -> Pass:
+    """`poll` in an open workspace: once, or until done when the options say wait.
+
+    `live_first` is false when live calls were just made and something stopped them: the first look makes none.
+    """
     options = workspace.options
     total = Pass()
     held = any(one.state is ChunkState.HELD for one in queries.chunks(workspace.ledger.db, run.id))
-    if not held and not unfinished(workspace, run):
+    if not held and not unfinished(workspace, run) and not deadline.owes_tail(workspace, run):
         return total  # a held one gets one look a command: its batch may turn up in the list
     provider = workspace.provider(workspace.frozen_plan())
     pause = options.seconds("BATCHCTL_POLL_SECONDS", 0.2 if is_simulated(workspace) else POLL_SECONDS)
@@ -67,7 +70,8 @@ def looked(workspace: Workspace, run: queries.Run) -> Pass:
     while True:
         total.problems.clear()
         total.unproven.clear()
-        one_look(workspace, provider, run, total)
+        one_look(workspace, provider, run, total, live_too=live_first)
+        live_first = True
         left = unfinished(workspace, run)
         if not options.wait or not left:
             return total
@@ -107,7 +111,7 @@ def sends_by_itself(workspace: Workspace, run: queries.Run) -> bool:
     return queries.was_sent(workspace.ledger.db, run.id) and not queries.run(workspace.ledger.db, run.id).stopped
 
 
-def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: Pass) -> None:
+def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: Pass, *, live_too: bool = True) -> None:
     """Settle what is unknown, read every status, collect, then fill the room that became free."""
     db = workspace.ledger.db
     with _kept(total):
@@ -115,13 +119,24 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
     intents = queries.live_intents(db, run.id)
     chunks = queries.chunks(db, run.id)
     for chunk in chunks:
-        if chunk.state in (ChunkState.SUBMITTED, ChunkState.ENDED):
+        if live.begun(chunk):
+            with _kept(total):
+                if live_too:
+                    _go_on_live(workspace, provider, run, chunk, total)
+        elif background.under_way(chunk):
+            with _kept(total):
+                _look_into_background(workspace, provider, run, chunk, total)
+        elif chunk.state in (ChunkState.SUBMITTED, ChunkState.ENDED):
             with _kept(total):
                 _look(workspace, provider, chunk, intents[chunk.number], total)
     ended = sum(1 for one in queries.chunks(db, run.id) if one.state in (ChunkState.FETCHED, ChunkState.APPLIED))
     workspace.options.progress("poll", ended, len(chunks))
+    with _kept(total):
+        deadline.keep(workspace, provider, run)
     full = any(isinstance(one, Throttled) for one in total.problems)
     waiting = _sendable(queries.chunks(db, run.id))
+    if not live_too and workspace.lane(run) == LIVE:
+        return
     if waiting and not full and sends_by_itself(workspace, run):
         if workspace.policy.limits.budget is not None:
             _book(workspace, run)
@@ -130,6 +145,25 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
             total.sent += sent.chunks
             if sent.stopped_by is not None:
                 raise sent.stopped_by
+
+
+def _go_on_live(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk, total: Pass) -> None:
+    """Send what is left of a chunk that was begun live; of a cancelled run, end it as it is."""
+    if queries.run(workspace.ledger.db, run.id).stopped:
+        live.close(workspace, provider, run, chunk, "the run was cancelled")
+    else:
+        live.send(workspace, provider, run, chunk)
+    total.collected.append(chunk.number)
+
+
+def _look_into_background(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk, total: Pass) -> None:
+    """What has ended of the long requests of a chunk; of a cancelled run they are stopped."""
+    if queries.run(workspace.ledger.db, run.id).stopped:
+        ended = background.close(workspace, provider, run, chunk, "the run was cancelled")
+    else:
+        ended = background.look(workspace, provider, run, chunk)
+    if ended:
+        total.collected.append(chunk.number)
 
 
 def _book(workspace: Workspace, run: queries.Run) -> None:
@@ -268,6 +302,9 @@ def _report(workspace: Workspace, run: queries.Run, done: Pass) -> Report:
         code, following = Exit.PENDING, f"batchctl poll {run.id} --wait"
     else:
         code, following = (Exit.DEADLINE if done.expired else Exit.OK), f"batchctl validate {run.id}"
+    if code is not Exit.UNKNOWN and deadline.missed(workspace, run):
+        code = Exit.DEADLINE
+    lines += [one for one in [deadline.told(workspace, run)] if one]
     facts = {"collected": done.collected, "sent": done.sent, "missing": done.missing, "expired": done.expired}
     return Report(
         "poll",

@@ -25,7 +25,7 @@ from batchctl.model.errors import UsageError
 from batchctl.model.rows import RowState
 from batchctl.prices import as_usd, picos, usd_text
 from batchctl.report_html import page
-from batchctl.workflow.money import books, cost
+from batchctl.workflow.money import BATCH, books, cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import broken_shares, share_facts
 from batchctl.workflow.submit import is_simulated
@@ -81,7 +81,12 @@ def _facts(workspace: Workspace, run: queries.Run, balance: dict[str, int]) -> d
     done = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
     chunks = queries.chunks(db, run.id)
     attempts, by_chunk = _failures(workspace, run, chunks)
-    purposes = [("first attempts", found.first), ("reruns", found.reruns), ("dry runs", found.dry_runs)]
+    purposes = [
+        ("first attempts", found.first),
+        ("reruns", found.reruns),
+        ("live", found.live),
+        ("dry runs", found.dry_runs),
+    ]
     return {
         "job": run.job,
         "provider": settings.provider,
@@ -174,7 +179,10 @@ def _against_fact(db: Any, run: queries.Run, first: int, *, known: bool) -> dict
     expected = None if dry is None else dry.report.get("forecast")
     if not expected or expected["usd"] is None:
         return None
-    done = all(one.state is ChunkState.APPLIED for one in queries.chunks(db, run.id) if one.attempt == 1)
+    first_chunks = [one for one in queries.chunks(db, run.id) if one.attempt == 1]
+    if any(one.lane != BATCH for one in first_chunks):
+        return None  # the forecast is for the batch lane
+    done = all(one.state is ChunkState.APPLIED for one in first_chunks)
     fact = first if known and done else None
     low, high = expected["usd_low"], expected["usd_high"]
     held = None

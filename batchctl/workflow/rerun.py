@@ -32,10 +32,10 @@ from batchctl.ledger.transitions import ChunkState, NewChunk
 from batchctl.model.errors import Exit, UsageError
 from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Unusable, Verdict
-from batchctl.workflow import reconcile
+from batchctl.workflow import lanes, reconcile
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.judged_rows import JudgedRow, judged_rows
-from batchctl.workflow.money import cost
+from batchctl.workflow.money import BATCH, cost
 from batchctl.workflow.poll import Pass, looked
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import (
@@ -104,6 +104,7 @@ def rerun(
         begun = work.begun()
         if plan_only or not (chosen or begun):
             return work.plan_report(chosen, plan_only=plan_only)
+        lanes.settle(workspace, run)
         unsent = [one for one in begun if one.state in SENDABLE]
         consent(workspace, chosen + sum(one.requests for one in unsent), len(work.groups) + len(unsent))
         if chosen:
@@ -135,8 +136,20 @@ def rerun(
         )
 
 
+def rest_of_batches(workspace: Workspace, run: queries.Run) -> int:
+    """New chunks for the rows that ended batches left without an answer and that can be asked again: how many rows."""
+    work = _Rerun(workspace, run, rest=True)
+    chosen = work.choose()
+    if chosen:
+        work.build()
+    return chosen
+
+
 class _Rerun:
-    """One rerun: which rows, under which plan, into which chunks."""
+    """One rerun: which rows, under which plan, into which chunks.
+
+    `rest`: only what batches left without an answer, as it was asked.
+    """
 
     def __init__(
         self,
@@ -146,6 +159,7 @@ class _Rerun:
         *,
         same_prompt: bool = False,
         automatic: bool = False,
+        rest: bool = False,
     ) -> None:
         self.workspace = workspace
         self.automatic = automatic
@@ -160,6 +174,7 @@ class _Rerun:
         self.groups: Counter[tuple[str, int]] = Counter()  # (settings, attempt) to rows
         self.skipped: Counter[str] = Counter()
         self.chunks = queries.chunks(workspace.ledger.db, run.id)
+        self.rest = rest
         self.decided = decisions(workspace.directory(run.id), workspace.ledger.db, run.id)
         self.later = [one for one in queries.runs(workspace.ledger.db, run.job) if one.number > run.number]
 
@@ -243,6 +258,9 @@ class _Rerun:
     def _decide(self, row: FailedRow) -> tuple[str | None, str]:
         """The settings under which this row is sent again, or None and why it is left out ("" when not asked for)."""
         judged, reason = row.judged, row.judged.reason
+        if self.rest:
+            again = judged.chunk.lane == BATCH and judged.state in FAILED and judged.retry in REPEATABLE
+            return (self._with(row.settings) if again and not row.elsewhere and not judged.decision else None), ""
         asked = bool(self.only) and reason in self.only
         if self.only and not asked:
             return None, ""

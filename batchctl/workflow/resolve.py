@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchctl.files import sha256_of, write_file
-from batchctl.ledger import queries, transitions
+from batchctl.ledger import live_calls, queries, transitions
 from batchctl.ledger.queries import Intent
 from batchctl.model.batches import Proof
 from batchctl.model.errors import BatchctlError, ConsentMissing, Exit, UsageError
@@ -35,17 +35,21 @@ def resolve(
         run = workspace.run
         workspace.lock()
         unsure = [one for one in queries.live_intents(workspace.ledger.db, run.id).values() if one.state == "open"]
+        lost = queries.lost_calls(workspace.ledger.db, run.id)
         if chunk is not None:
             unsure = [one for one in unsure if one.chunk == chunk]
-            if not unsure:
+            lost = {one: count for one, count in lost.items() if one == chunk}
+            if not unsure and not lost:
                 raise UsageError(
                     f"chunk {chunk} of {run.id} is not waiting for a decision",
                     effect="nothing was changed",
                     hint=f"`batchctl resolve {run.id}` lists those that are",
                 )
-        evidence = [_evidence(workspace, one) for one in unsure]
+        evidence = [_evidence(workspace, one) for one in unsure] + [_calls(run, *one) for one in sorted(lost.items())]
         lines: list[str] = []
-        if not unsure:
+        if lost and decisions and not unsure:
+            lines += [_decide_calls(workspace, run, lost, adopt=adopt, not_sent=not_sent)]
+        elif not evidence:
             lines.append(f"{run.id}: every submission's outcome is known")
         elif decisions:
             if len(unsure) > 1:
@@ -58,11 +62,12 @@ def resolve(
                 lines += one["lines"]
         db = workspace.ledger.db
         balance = queries.balance(db, run.id)
-        code = Exit.UNKNOWN if balance["held"] else Exit.OK
+        waiting = balance["held"] or queries.lost_calls(db, run.id)
+        code = Exit.UNKNOWN if waiting else Exit.OK
         following = (
-            f"batchctl resolve {run.id} --adopt ID | --not-sent | --abandon"
-            if balance["held"]
-            else f"batchctl {'poll' if lines and decisions else 'status'} {run.id}"
+            f"batchctl resolve {run.id} {'--adopt ID | ' if unsure else ''}--not-sent | --abandon"
+            if waiting
+            else f"batchctl {('poll' if unsure else 'rerun') if decisions else 'status'} {run.id}"
         )
         facts = {"open": [{key: value for key, value in one.items() if key != "lines"} for one in evidence]}
         return Report(
@@ -76,6 +81,53 @@ def resolve(
             facts,
             simulated=is_simulated(workspace),
         )
+
+
+def _calls(run: queries.Run, chunk: int, count: int) -> dict[str, Any]:
+    """What is known of live calls without an answer: no list at a provider names them."""
+    lines = [
+        f"chunk {chunk} of {run.id}: {plural(count, 'live call')} whose answer never arrived",
+        "  a live call leaves no trace at the provider that could be found again; its row is held",
+        "  unknown   whether the provider acted on them; they may be billed",
+    ]
+    return {"chunk": chunk, "calls": count, "lane": "live", "lines": lines}
+
+
+def _decide_calls(
+    workspace: Workspace, run: queries.Run, lost: dict[int, int], *, adopt: str | None, not_sent: bool
+) -> str:
+    """A person's word on every lost live call that was named. Their rows go to the rerun file; nothing is sent here."""
+    from batchctl.workflow.results import write_results
+    from batchctl.workflow.validate import judged
+
+    options, count = workspace.options, sum(lost.values())
+    if adopt is not None:
+        raise UsageError(
+            "a live call leaves nothing at the provider that could be adopted",
+            where=f"run {run.id}",
+            effect="nothing was changed",
+            hint="--not-sent or --abandon",
+        )
+    question = (
+        "If they were acted upon after all, a rerun pays for these rows twice. Call them not sent?"
+        if not_sent
+        else "They count as billed, with what they can cost at most, and a rerun asks again. Give the answers up?"
+    )
+    if not options.yes and not (options.ask and options.ask(question)):
+        raise ConsentMissing(
+            f"{plural(count, 'lost live call')} of {run.id} need your word",
+            where=", ".join(f"chunk {one}" for one in lost),
+            effect="nothing was changed",
+            hint="add --yes when you are sure",
+        )
+    state = "absent" if not_sent else "abandoned"
+    with workspace.ledger.transaction() as db:
+        for chunk in lost:
+            live_calls.decide_calls(db, run.id, chunk, state, because="a person's word")
+    judged(workspace, run)
+    write_results(workspace.state, workspace.ledger.db, run)
+    how = "not sent" if not_sent else "given up"
+    return f"{plural(count, 'live call')} of {run.id}: {how}; a rerun asks for their rows again"
 
 
 def _evidence(workspace: Workspace, intent: Intent) -> dict[str, Any]:

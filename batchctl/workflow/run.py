@@ -10,7 +10,7 @@ from dataclasses import replace
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BatchctlError, Exit, OutcomeUnknown, ProviderError, UsageError
-from batchctl.workflow import dry_run, reconcile
+from batchctl.workflow import deadline, dry_run, lanes, live, money, reconcile
 from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, prepared
 from batchctl.workflow.publish import Ways, after_run
@@ -40,16 +40,20 @@ def run(
                 workspace.turn_to(first.run)  # a target that names an older run: its rows are done, these are not
         current = workspace.run
         _report_edits(workspace)
+        lanes.settle(workspace, current)
         gate = _gate(workspace, current, lines)
         if gate is not None:
             return gate
         unsent = _send(workspace, current, lines)
-        done = looked(workspace, current)  # whatever became of the sending: paid answers vanish, they are fetched first
+        done = looked(
+            workspace, current, live_first=unsent is None
+        )  # whatever became of the sending: paid answers vanish, they are fetched first
         quarantined = judged(workspace, current)
         write_results(workspace.state, workspace.ledger.db, current)
         if done.problems:
             raise done.problems[0]
-        if unsent is not None and any(one.state in SENDABLE for one in queries.chunks(workspace.ledger.db, current.id)):
+        chunks = queries.chunks(workspace.ledger.db, current.id)
+        if unsent is not None and any(one.state in SENDABLE or live.begun(one) for one in chunks):
             raise unsent
         final = report(workspace, current, "run", quarantined=quarantined, first=tuple(lines))
         final = after_run(workspace, current, final, Ways(allow_pending_review))
@@ -65,7 +69,8 @@ def _needs_preparing(workspace: Workspace) -> bool:
     current = workspace.run
     chunks = queries.chunks(workspace.ledger.db, current.id)
     unsent = not queries.was_sent(workspace.ledger.db, current.id)
-    return unsent or all(one.state in FINISHED for one in chunks)
+    done = all(one.state in FINISHED for one in chunks) and not deadline.owes_tail(workspace, current)
+    return unsent or done
 
 
 def _report_edits(workspace: Workspace) -> None:
@@ -96,7 +101,7 @@ def _gate(workspace: Workspace, current: queries.Run, lines: list[str]) -> Repor
 def _send(workspace: Workspace, current: queries.Run, lines: list[str]) -> BatchctlError | None:
     """Submit what waits; what stopped it, if anything did."""
     chunks = queries.chunks(workspace.ledger.db, current.id)
-    if not any(one.state in (*SENDABLE, ChunkState.INTENT) for one in chunks):
+    if not any(one.state in (*SENDABLE, ChunkState.INTENT) or live.begun(one) for one in chunks):
         return None
     if current.stopped:
         workspace.options.note(f"{current.id} was cancelled; its waiting chunks are sent only by `batchctl submit`")
@@ -107,6 +112,10 @@ def _send(workspace: Workspace, current: queries.Run, lines: list[str]) -> Batch
         sent = send_waiting(workspace, provider, current)
     except (ProviderError, OutcomeUnknown) as error:
         return error
-    if sent.chunks:
+    if sent.chunks and workspace.lane(current) == money.LIVE:
+        lines.append(f"Asked {plural(len(sent.chunks), 'chunk')} row by row, live, at {provider.name}")
+    elif sent.chunks and workspace.lane(current) == money.BACKGROUND:
+        lines.append(f"Created the requests of {plural(len(sent.chunks), 'chunk')} in background at {provider.name}")
+    elif sent.chunks:
         lines.append(f"Sent {plural(len(sent.chunks), 'batch', 'batches')} to {provider.name}")
     return sent.stopped_by

@@ -29,7 +29,7 @@ from batchctl.model.errors import (
 )
 from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
-from batchctl.workflow import money, reconcile
+from batchctl.workflow import background, live, money, reconcile
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -52,15 +52,18 @@ class Sent:
 
 def submit(options: Options, *, plan_only: bool = False, max_batches: int | None = None) -> Report:
     """Create a batch for each waiting chunk there is room for. `plan_only` prints what would be sent and sends nothing."""
+    from batchctl.workflow import lanes
+
     with opened(options, write=True) as workspace:
         run = workspace.run
         workspace.lock()
         chunks = queries.chunks(workspace.ledger.db, run.id)
         waiting = [one for one in chunks if one.state in SENDABLE]
-        unsure = [one for one in chunks if one.state is ChunkState.INTENT]
+        unsure = [one for one in chunks if one.state is ChunkState.INTENT or live.begun(one)]
         note_edits(workspace)
         if plan_only:
             return _plan_report(workspace, run, waiting)
+        lanes.settle(workspace, run)
         if waiting or unsure:
             require_gate(workspace, waiting)
             consent(workspace, sum(one.requests for one in waiting), len(waiting))
@@ -113,9 +116,11 @@ def consent(workspace: Workspace, requests: int, batches: int) -> None:
     model = plan.job.model
     if model.provider == "emulator" or workspace.options.yes or not plan.codec().traits.paid:
         return
+    lane = workspace.lane(workspace.run)
+    how = f"in {plural(batches, 'batch', 'batches')}" if lane == money.BATCH else f"in the {lane} lane"
     question = (
-        f"Send {plural(requests, 'request')} in {plural(batches, 'batch', 'batches')} to {model.provider} "
-        f"({model.name})? {money.announced(workspace, requests)}"
+        f"Send {plural(requests, 'request')} {how} to {model.provider} "
+        f"({model.name})? {money.announced(workspace, requests, money.price_lane(lane))}"
     )
     if workspace.options.ask is not None and workspace.options.ask(question):
         return
@@ -139,6 +144,10 @@ def send_waiting(
     db = workspace.ledger.db
     sent = Sent()
     waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE and one.attempt >= least_attempt]
+    if workspace.lane(run) == money.BACKGROUND:
+        return _sent_in_background(workspace, provider, run, waiting)
+    if workspace.lane(run) == money.LIVE:
+        return _sent_live(workspace, provider, run, waiting)
     for place, chunk in enumerate(waiting):
         room = window(workspace, provider) - queries.in_flight(db)
         if room <= 0 or (max_batches is not None and len(sent.chunks) >= max_batches):
@@ -166,6 +175,42 @@ def send_waiting(
             sent.chunks.append(chunk.number)
         workspace.options.progress("submit", place + 1, len(waiting))
     return sent
+
+
+def _sent_live(workspace: Workspace, provider: Guarded, run: queries.Run, waiting: list[Chunk]) -> Sent:
+    """Every waiting chunk row by row, after those that were begun and not finished."""
+    sent = Sent()
+    under_way = [one for one in queries.chunks(workspace.ledger.db, run.id) if live.begun(one)]
+    for place, chunk in enumerate([*under_way, *waiting]):
+        try:
+            live.send(workspace, provider, run, chunk)
+        except (BudgetReached, Throttled, Rejected, NotFound) as error:
+            sent.waiting = len(under_way) + len(waiting) - place
+            sent.stopped_by = error
+            break
+        if begun_still(workspace, chunk):
+            break  # the time that was given is over
+        sent.chunks.append(chunk.number)
+    return sent
+
+
+def _sent_in_background(workspace: Workspace, provider: Guarded, run: queries.Run, waiting: list[Chunk]) -> Sent:
+    """Every waiting chunk, as long requests that run by themselves at the provider."""
+    sent = Sent()
+    for place, chunk in enumerate(waiting):
+        try:
+            background.look(workspace, provider, run, chunk)
+        except (BudgetReached, Throttled, Rejected, NotFound) as error:
+            sent.waiting = len(waiting) - place
+            sent.stopped_by = error
+            break
+        sent.chunks.append(chunk.number)
+    return sent
+
+
+def begun_still(workspace: Workspace, chunk: Chunk) -> bool:
+    """Whether a chunk that was just sent live has rows left."""
+    return any(live.begun(one) and one.number == chunk.number for one in queries.chunks(workspace.ledger.db, chunk.run))
 
 
 def _sent_for_certain(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> ChunkState:
@@ -292,16 +337,23 @@ def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:
     balance = queries.balance(db, run.id)
     chunks = queries.chunks(db, run.id)
     pending = any(one.state in (*SENDABLE, *AT_PROVIDER) for one in chunks)
-    lines = [
-        f"Sent {plural(len(sent.chunks), 'batch', 'batches')}"
-        + (f", {plural(sent.waiting, 'chunk')} {sent.why_waiting}" if sent.waiting else "")
-    ]
+    what = plural(len(sent.chunks), "batch", "batches")
+    if workspace.lane(run) != money.BATCH:
+        how = "row by row, live" if workspace.lane(run) == money.LIVE else "as background requests"
+        what = f"{plural(len(sent.chunks), 'chunk')} {how}"
+    lines = [f"Sent {what}" + (f", {plural(sent.waiting, 'chunk')} {sent.why_waiting}" if sent.waiting else "")]
     lines += chunk_lines(workspace, run)
-    held = balance["held"] > 0
+    lost = sum(queries.lost_calls(db, run.id).values())
+    if lost:
+        lines.append(
+            f"  {plural(lost, 'live call')} got no answer: their rows are held, and not sent again by themselves"
+        )
+    held = balance["held"] + lost > 0
     code = Exit.UNKNOWN if held else Exit.PENDING if pending else Exit.OK
     following = f"batchctl resolve {run.id}" if held else f"batchctl poll {run.id} --wait"
     if code is Exit.OK:
-        following = f"batchctl poll {run.id}"
+        fetched = any(one.state is ChunkState.FETCHED for one in chunks)
+        following = f"batchctl {'validate' if fetched else 'poll'} {run.id}"
     elif not held and not any(one.state in AT_PROVIDER for one in chunks):
         following = f"batchctl submit {run.id}"
     return Report(

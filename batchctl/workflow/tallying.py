@@ -56,8 +56,11 @@ class Tally:
         if copied:
             self._copied[key] = self._copied.get(key, 0) + 1
 
-    def request(self, verdict: Verdict) -> int | None:
-        """Count the tokens of one request; what it cost in picodollars, or None when nobody can tell."""
+    def request(self, verdict: Verdict, *, never_sent: bool = False) -> int | None:
+        """Count the tokens of one request; what it cost in picodollars, or None when nobody can tell.
+
+        `never_sent`: a person said so of a live call without an answer.
+        """
         usage = verdict.usage
         if usage is not None:
             total = self._tokens
@@ -69,7 +72,8 @@ class Tally:
         if verdict.paid:
             self._tokens[5] += 1
         if usage is None:
-            if verdict.paid or verdict.reason is Reason.MISSING:
+            unknown = verdict.reason is Reason.MISSING or verdict.state is RowState.HELD
+            if verdict.paid or (unknown and not never_sent):
                 self.unmetered += 1
                 return None
             return 0  # refused, expired or cancelled before it ran: not billed

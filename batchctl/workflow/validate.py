@@ -24,9 +24,10 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.model.rows import FAILED, Decision, Reason, RowState, Usage
 from batchctl.prices import Price
+from batchctl.workflow import deadline
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.judge import Judged, Task, judge_chunk
-from batchctl.workflow.money import cost, cost_line, price_of
+from batchctl.workflow.money import BATCH, cost, cost_line, price_lane, price_of
 from batchctl.workflow.poll import sends_by_itself
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import RERUN_COLUMNS
@@ -62,7 +63,7 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
         if chunk.state not in (ChunkState.FETCHED, ChunkState.APPLIED):
             continue
         plan = current or workspace.frozen_plan(chunk.settings)
-        price = price_of(workspace, run, chunk.settings, "batch")
+        price = price_of(workspace, run, chunk.settings, price_lane(chunk.lane))
         if again or chunk.state is ChunkState.FETCHED or chunk.judged_with != judging_digest(plan, price):
             waiting.append((chunk, plan, price))
     intents = queries.last_intents(db, run.id)
@@ -167,6 +168,7 @@ def task_of(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array
         review_refused=plan.job.review.refused,
         rules=rule_book(plan.job, plan.where["job"]),
         caps=caps(plan.job),
+        calls=None if chunk.lane == BATCH else queries.calls_of(workspace.ledger.db, chunk.run, chunk.number),
         superseded=superseded,
         refused=next((one for one in names if one.endswith(".refused.json")), None),
     )
@@ -279,6 +281,9 @@ def report(
     if failed:
         lines.append(f"Wrote {directory / 'rerun.jsonl'} ({plural(failed, 'failed row')})")
     code, following = _next(workspace, run, balance, failed, reasons)
+    if command != "validate" and code is not Exit.UNKNOWN and deadline.missed(workspace, run):
+        code = Exit.DEADLINE
+    lines += [one for one in [deadline.told(workspace, run)] if one]
     if broken and code in (Exit.OK, Exit.ATTENTION, Exit.DEADLINE):
         code = Exit.GATE
     facts = {

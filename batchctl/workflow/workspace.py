@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from batchctl.judging.schema import Schema
 
 STATE_NAME = ".batchctl"
-FROZEN = ("job.toml", "prompt.md", "system.md", "schema.json", "set.json")
 Progress = Callable[[str, int, int], None]
 
 
@@ -51,6 +50,7 @@ class Options:
     yes: bool = False
     wait: bool = False
     max_wait_seconds: float | None = None
+    lane: str | None = None
     ask: Callable[[str], bool] | None = None
     note: Callable[[str], None] = field(default=lambda _text: None)
     progress: Progress = no_progress
@@ -263,6 +263,7 @@ class Workspace:
         self.job_path = job_path
         self.job = job
         self._run_id = run_id
+        self.chosen_lane: str | None = None  # for this command, by `workflow.lanes`
         self._stack = ExitStack()
         self._providers: dict[str, Guarded] = {}
         self._emulator = ""
@@ -388,6 +389,10 @@ class Workspace:
     def policy(self) -> Job:
         """Where limits, lane, retry and review come from: the job file as it is now, else as it was."""
         return self.job if self.job is not None else self.frozen_plan().job
+
+    def lane(self, run: queries.Run) -> str:
+        """How chunks of a run that wait are sent: as asked now, as asked when it was submitted, as the job file says."""
+        return self.chosen_lane or run.lane or self.policy.lane.prefer
 
     def provider(self, plan: Plan) -> Guarded:
         """The provider that `plan` names, ready to talk; one for each `[model]`. Starts the emulator when that is it."""

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "batchctl").rglob("*.py"))
-WRITERS = [ROOT / "batchctl/ledger" / name for name in ("transitions.py", "decisions.py", "publications.py")]
+WRITERS = [
+    ROOT / "batchctl/ledger" / name for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py")
+]
 SPEND = ("create", "call")
 
 

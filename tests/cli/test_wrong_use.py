@@ -35,7 +35,7 @@ def test_option_values(desk: Desk, golden: Golden) -> None:
         ["status", "--log-format", "xml"],
         ["run", "--max-wait", "soon"],
         ["run", "--max-wait", "-1s"],
-        ["submit", "--lane", "live"],
+        ["submit", "--lane", "sideways"],
         ["rerun", "--only", "expired,invalid"],
         ["resolve", "--adopt", "batch_1", "--not-sent"],
         ["emulator", "--host", "0.0.0.0"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -488,10 +489,6 @@ def test_addresses(address: str) -> None:
 LATER = {
     "source.path": None,
     "model.provider": None,
-    "lane.prefer": "[lane]\nprefer = 'live'",
-    "lane.deadline": "[lane]\ndeadline = '5d'",
-    "lane.on_deadline_risk": "[lane]\non_deadline_risk = 'stop'",
-    "lane.live_tail_max": "[lane]\nlive_tail_max = '5%'",
     "retention": "[retention]\ninputs = '1d'",
     "notify": "[[notify]]\non = ['done']\nwebhook = 'https://example.com'",
 }
@@ -525,7 +522,7 @@ def test_sources_and_providers_that_come_later() -> None:
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
     error = refused(FULL, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
     assert error.code == "not_available_yet"
-    assert error.what == "job.toml has 4 problems"
+    assert error.what == "job.toml has 2 problems"
     assert refused(FULL.replace("[retry]", "[retri]"), SLACK_WEBHOOK_URL="https://h.example.com").code == "usage"
 
 
@@ -685,9 +682,9 @@ def test_an_override_is_read_as_toml_else_as_text() -> None:
         ("model.name.x=1", "--set model.name.x", "`model.name.x` cannot be set: it is not inside a table", None),
         ("sample.rows=-1", "--set sample.rows", "`sample.rows`: wanted a whole number of at least 0; got -1", None),
         (
-            "lane.deadline=5d",
-            "--set lane.deadline",
-            "`lane.deadline` is not available yet: no deadline would be kept",
+            "retention.inputs=30d",
+            "--set retention.inputs",
+            "`retention` is not available yet: nothing would be deleted",
             None,
         ),
     ],
@@ -748,3 +745,28 @@ d = 2
     }
     assert {path: lines.line_of(path) for path in expected} == expected
     assert lines.line_of(("absent",)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "wanted"),
+    [
+        ("08:00 Europe/Zurich", "2026-11-21T06:59:00Z", "2026-11-21T07:00:00Z"),
+        ("08:00 Europe/Zurich", "2026-11-21T07:00:00Z", "2026-11-22T07:00:00Z"),
+        ("08:00 Europe/Zurich", "2026-07-21T07:00:00Z", "2026-07-22T06:00:00Z"),
+        ("23:30 UTC", "2026-11-21T23:29:59Z", "2026-11-21T23:30:00Z"),
+        ("2026-11-22T08:00:00+01:00", "2026-11-21T07:00:00Z", "2026-11-22T07:00:00Z"),
+        ("5d", "2026-11-21T07:00:00Z", "2026-11-26T07:00:00Z"),
+        ("1h 30m", "2026-11-21T07:00:00Z", "2026-11-21T08:30:00Z"),
+    ],
+)
+def test_a_deadline_is_one_moment(text: str, start: str, wanted: str) -> None:
+    found = read(SMALLEST + f'[lane]\ndeadline = "{text}"\n').lane.deadline
+    assert found is not None
+    assert found.after(datetime.fromisoformat(start)) == datetime.fromisoformat(wanted)
+
+
+@pytest.mark.parametrize(
+    "text", ["08:00", "25:00 UTC", "08:00 Nowhere/City", "2026-11-22T08:00:00", "soon", "08:00 ../etc"]
+)
+def test_a_deadline_that_is_no_moment_is_refused(text: str) -> None:
+    assert "lane.deadline" in everything_of(refused(SMALLEST + f'[lane]\ndeadline = "{text}"\n'))

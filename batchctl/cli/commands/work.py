@@ -10,6 +10,7 @@ from batchctl.cli.options import (
     AllowPendingReview,
     Common,
     KeepDone,
+    Lane,
     MaxWait,
     PlanOnly,
     RerunFile,
@@ -34,6 +35,7 @@ def run(
     resend_changed: ResendChanged = False,
     keep_done: KeepDone = False,
     allow_pending_review: AllowPendingReview = False,
+    lane: Lane = None,
 ) -> Report:
     """Prepare, dry-run, submit, poll, validate and publish, as far as it can go now.
 
@@ -45,7 +47,7 @@ def run(
     """
     from batchctl.workflow import run as workflow
 
-    options = common.options(target, wait=wait, max_wait=max_wait)
+    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane)
     return workflow.run(
         options, resend_changed=resend_changed, keep_done=keep_done, allow_pending_review=allow_pending_review
     )
@@ -122,12 +124,7 @@ def submit(
             help="Create at most this many batches.",
         ),
     ] = None,
-    lane: Annotated[
-        str,
-        typer.Option(
-            "--lane", envvar="BATCHCTL_LANE", metavar="batch", help="batch (live and background are not available yet)."
-        ),
-    ] = "batch",
+    lane: Lane = None,
 ) -> Report:
     """Create a batch for each prepared chunk, exactly once.
 
@@ -135,18 +132,9 @@ def submit(
       batchctl submit job.toml
       batchctl submit triage-0001 --plan
     """
-    from batchctl.model.errors import UsageError
     from batchctl.workflow import submit as workflow
 
-    if lane != "batch":
-        raise UsageError(
-            f"lane `{lane}` is not available yet",
-            where="--lane",
-            effect="nothing was sent",
-            hint="leave --lane out",
-            code="not_available_yet",
-        )
-    return workflow.submit(common.options(target), plan_only=plan, max_batches=max_batches)
+    return workflow.submit(common.options(target, lane=lane), plan_only=plan, max_batches=max_batches)
 
 
 @command
@@ -208,6 +196,7 @@ def rerun(
     wait: Wait = False,
     max_wait: MaxWait = None,
     rerun_file: RerunFile = None,
+    lane: Lane = None,
 ) -> Report:
     """Send failed rows again, as far as the retry policy says it can help.
 
@@ -219,7 +208,7 @@ def rerun(
 
     kinds = [kind for text in only or [] for kind in text.split(",") if kind]
     name = None if rerun_file is None else str(rerun_file)
-    options = common.options(target, wait=wait, max_wait=max_wait)
+    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane)
     return workflow.rerun(options, only=kinds, same_prompt=same_prompt, plan_only=plan, rerun_file=name)
 
 

@@ -1,0 +1,77 @@
+"""Which lane a run takes when the job file leaves it open (`prefer = "auto"`), with one plain reason."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from batchctl.ledger import queries, transitions
+from batchctl.prices import picos, usd_text
+from batchctl.workflow import money
+from batchctl.workflow.deadline import due
+from batchctl.workflow.report import span, turnaround
+from batchctl.workflow.reports import plural
+from batchctl.workflow.submit import SENDABLE
+from batchctl.workflow.workspace import Workspace
+
+AUTO = "auto"
+FEW_ROWS = 3
+LONG_TOKENS = 16_000
+RUNS_IN_BACKGROUND = ("openai", "emulator")
+PROMISED_SECONDS = 86_400
+"""What every provider here promises for a batch: it ends within a day (their batch guides, read 2026-11-21)."""
+
+
+def settle(workspace: Workspace, run: queries.Run) -> None:
+    """Put on record the lane that was asked for, or choose one and say why."""
+    wanted = workspace.options.lane
+    if wanted is None and (run.lane is not None or workspace.policy.lane.prefer != AUTO):
+        return
+    because = "asked for"
+    if wanted in (None, AUTO):
+        wanted, because = _chosen(workspace, run)
+        workspace.options.note(f"lane: {wanted}; {because}")
+    assert wanted is not None
+    workspace.chosen_lane = wanted
+    if wanted != run.lane:
+        with workspace.ledger.transaction() as db:
+            transitions.set_lane(db, run.id, wanted, because=because)
+
+
+def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
+    db = workspace.ledger.db
+    settings = queries.settings(db, run.id)[run.settings]
+    waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE]
+    rows = plural(sum(one.requests for one in waiting), "row")
+    if settings.provider == "openai-compatible":
+        return money.LIVE, "few compatible servers have a batch API (`--lane batch` if yours has)"
+    cap = money.output_cap(workspace.frozen_plan()) or 0
+    few = sum(one.requests for one in waiting) <= FEW_ROWS
+    if few and cap >= LONG_TOKENS and settings.endpoint == "/v1/responses" and settings.provider in RUNS_IN_BACKGROUND:
+        return money.BACKGROUND, f"{rows} of up to {cap:,} output tokens: one long task, tracked at the provider"
+    left = _seconds_left(workspace, run)
+    usual = turnaround(db, run, settings.model)["history_p90_seconds"]
+    slow = PROMISED_SECONDS if usual is None else usual
+    if left is None or slow <= left:
+        ends = "" if left is None else f", and batches end within {span(slow)}: there are {span(int(left))}"
+        return money.BATCH, f"nobody waits, {rows}{ends}"
+    told = f"nine in ten batches here took up to {span(slow)}" if usual else "a batch may take a day"
+    why = f"there are {span(max(0, int(left)))}, and {told}"
+    budget = workspace.policy.limits.budget
+    if budget is not None:
+        room = money.room(workspace, run) or 0
+        most = [money.most_of(workspace, run, one, "live") for one in waiting]
+        total = sum(one or 0 for one in most)
+        if None in most or total > room:
+            can = "its price is not bounded" if None in most else f"it can cost {usd_text(total)}"
+            return money.BATCH, f"{why}; but live {can}, and the budget of {usd_text(picos(budget.amount))} has no room"
+    return money.LIVE, f"{rows}; {why}"
+
+
+def _seconds_left(workspace: Workspace, run: queries.Run) -> float | None:
+    """Until the deadline, or until `--max-wait` is over; None without either."""
+    at = due(workspace, run)
+    left = [] if at is None else [at.timestamp() - datetime.fromtimestamp(time.time(), UTC).timestamp()]
+    if workspace.options.max_wait_seconds is not None:
+        left.append(workspace.options.max_wait_seconds)
+    return min(left, default=None)
