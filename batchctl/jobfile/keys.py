@@ -27,6 +27,7 @@ from batchctl.jobfile.values import (
     Texts,
     UntilPublishedOrSeconds,
     Usd,
+    Webhook,
     wanted,
 )
 
@@ -293,7 +294,14 @@ class Notify(_Table):
     on: Annotated[tuple[Literal["done", "needs-attention", "budget", "deadline-risk"], ...], _List] = Field(
         min_length=1, description="Events."
     )
-    webhook: Text = Field(description="Address to post to; from the environment: ${NAME}.")
+    webhook: Webhook | None = Field(default=None, description="Address to post to; from the environment: ${NAME}.")
+    command: Texts = Field(default=(), description="Program and arguments; the event comes as JSON on its stdin.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Notify:
+        if (self.webhook is None) == (not self.command):
+            raise wanted("either webhook or command")
+        return self
 
 
 class Keys(_Table):

@@ -204,6 +204,23 @@ def base_url(value: Any) -> str:
     return value
 
 
+def webhook(value: Any) -> str:
+    """https anywhere, plain http on loopback only. The address may be a secret itself: it comes from the environment."""
+    message = 'an address such as "${SLACK_WEBHOOK_URL}": https, or http for 127.0.0.1 or localhost'
+    if not isinstance(value, str) or re.search(r"[\x00-\x20\x7f\\]", value):
+        raise wanted(message)
+    if value.startswith("${"):  # not put in yet
+        return value
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port  # .port raises for a port that is no number
+    except ValueError:
+        raise wanted(message) from None
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
+        raise wanted(message)
+    return value
+
+
 def json_table(value: Any) -> dict[str, Any]:
     """A table of what JSON can hold. TOML also has dates, nan and inf: a provider would refuse them hours later."""
     if not isinstance(value, dict):
@@ -270,4 +287,5 @@ Texts = Annotated[
 ]
 Label = Annotated[str, PlainValidator(label), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64})]
 BaseUrl = Annotated[str, PlainValidator(base_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+Webhook = Annotated[str, PlainValidator(webhook), WithJsonSchema({"type": "string"})]
 JsonTable = Annotated[dict[str, Any], PlainValidator(json_table), WithJsonSchema({"type": "object"})]

@@ -14,7 +14,7 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
-from batchctl.workflow import background, collect, deadline, live, reconcile
+from batchctl.workflow import background, collect, deadline, live, notify, reconcile
 from batchctl.workflow.money import LIVE, cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
@@ -46,11 +46,11 @@ class Pass:
 
 def poll(options: Options) -> Report:
     """One pass over the run's batches; with `--wait`, until all have ended or `--max-wait` is over."""
-    with opened(options, write=True) as workspace:
+    with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
         done = looked(workspace, run)
-        return _report(workspace, run, done)
+        return notify.about(workspace, run, _report(workspace, run, done))
 
 
 def looked(workspace: Workspace, run: queries.Run, *, live_first: bool = True) -> Pass:

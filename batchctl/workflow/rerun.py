@@ -32,7 +32,7 @@ from batchctl.ledger.transitions import ChunkState, NewChunk
 from batchctl.model.errors import Exit, UsageError
 from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Unusable, Verdict
-from batchctl.workflow import lanes, reconcile
+from batchctl.workflow import lanes, notify, reconcile
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import BATCH, cost
@@ -94,7 +94,7 @@ def rerun(
             hint="use " + ", ".join(REASONS),
         )
     check_target(rerun_file)
-    with opened(options, write=True) as workspace:
+    with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
         work = _Rerun(workspace, run, frozenset(only), same_prompt=same_prompt)
@@ -123,6 +123,7 @@ def rerun(
         what = f"New attempt for {plural(chosen, 'row')}" if chosen else "Went on with the attempt that was begun"
         first = (f"{what} of {run.id}", *work.left_out())
         final = report(workspace, run, "rerun", first=first)
+        notify.about(workspace, run, final)
         return Report(
             final.command,
             final.run,

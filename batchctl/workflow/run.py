@@ -10,7 +10,7 @@ from dataclasses import replace
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BatchctlError, Exit, OutcomeUnknown, ProviderError, UsageError
-from batchctl.workflow import deadline, dry_run, lanes, live, money, reconcile
+from batchctl.workflow import deadline, dry_run, lanes, live, money, notify, reconcile
 from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, prepared
 from batchctl.workflow.publish import Ways, after_run
@@ -27,7 +27,7 @@ def run(
     options: Options, *, resend_changed: bool = False, keep_done: bool = False, allow_pending_review: bool = False
 ) -> Report:
     """Carry the job on from wherever it is. Sends nothing that was sent before, whatever the last call did."""
-    with opened(options, write=True) as workspace:
+    with opened(options, write=True) as workspace, notify.watching(workspace):
         if workspace.job is None:
             raise UsageError("run takes a job file", effect="nothing was done", hint="batchctl run job.toml")
         workspace.lock()
@@ -59,7 +59,7 @@ def run(
         final = after_run(workspace, current, final, Ways(allow_pending_review))
         if final.exit is Exit.PENDING and not options.wait:
             return replace(final, next=f"batchctl run {workspace.job_path}   (again later, or with --wait)")
-        return final
+        return notify.about(workspace, current, final)
 
 
 def _needs_preparing(workspace: Workspace) -> bool:

@@ -29,7 +29,7 @@ from batchctl.model.errors import (
 )
 from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
-from batchctl.workflow import background, live, money, reconcile
+from batchctl.workflow import background, live, money, notify, reconcile
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -54,7 +54,7 @@ def submit(options: Options, *, plan_only: bool = False, max_batches: int | None
     """Create a batch for each waiting chunk there is room for. `plan_only` prints what would be sent and sends nothing."""
     from batchctl.workflow import lanes
 
-    with opened(options, write=True) as workspace:
+    with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
         chunks = queries.chunks(workspace.ledger.db, run.id)
@@ -77,7 +77,7 @@ def submit(options: Options, *, plan_only: bool = False, max_batches: int | None
             sent = send_waiting(workspace, provider, run, max_batches=max_batches)
         if sent.stopped_by is not None:
             raise sent.stopped_by
-        return _report(workspace, run, sent)
+        return notify.about(workspace, run, _report(workspace, run, sent))
 
 
 def note_edits(workspace: Workspace) -> None:

@@ -24,7 +24,7 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.model.rows import FAILED, Decision, Reason, RowState, Usage
 from batchctl.prices import Price
-from batchctl.workflow import deadline
+from batchctl.workflow import deadline, notify
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.judge import Judged, Task, judge_chunk
 from batchctl.workflow.money import BATCH, cost, cost_line, price_lane, price_of
@@ -42,14 +42,14 @@ from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 def validate(options: Options, *, again: bool = False, rerun_file: str | None = None) -> Report:
     """Judge every collected chunk that is not judged yet, or not with this schema; `again` judges all."""
     check_target(rerun_file)
-    with opened(options, write=True) as workspace:
+    with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
         quarantined = judged(workspace, run, again=again)
         write_results(workspace.state, workspace.ledger.db, run)
         if rerun_file is not None:
             copy_rerun(workspace.directory(run.id) / "rerun.jsonl", Path(rerun_file))
-        return report(workspace, run, "validate", quarantined=quarantined)
+        return notify.about(workspace, run, report(workspace, run, "validate", quarantined=quarantined))
 
 
 def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Counter[str]:

@@ -490,7 +490,6 @@ LATER = {
     "source.path": None,
     "model.provider": None,
     "retention": "[retention]\ninputs = '1d'",
-    "notify": "[[notify]]\non = ['done']\nwebhook = 'https://example.com'",
 }
 
 
@@ -520,7 +519,8 @@ def test_sources_and_providers_that_come_later() -> None:
 
 
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
-    error = refused(FULL, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
+    full = FULL.replace("data/messages-", "s3://bucket/messages-")
+    error = refused(full, SLACK_WEBHOOK_URL="https://hooks.example.com/x")
     assert error.code == "not_available_yet"
     assert error.what == "job.toml has 2 problems"
     assert refused(FULL.replace("[retry]", "[retri]"), SLACK_WEBHOOK_URL="https://h.example.com").code == "usage"
