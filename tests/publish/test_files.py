@@ -338,7 +338,7 @@ def test_a_file_others_may_read_stays_readable(new_job: NewJob, provider: Provid
 
 # --- killed -----------------------------------------------------------------------------------------------------------
 
-POINTS = ["K19a", "K19b", "K19c", "K19d", "K19e", "K19f"]
+POINTS = ["K19a", "K19b", "K19m", "K19c", "K19d", "K19e", "K19f"]
 
 
 def test_killed_anywhere_and_run_again_is_once(new_job: NewJob, provider: Provider) -> None:
