@@ -94,6 +94,10 @@ def after_run(workspace: Workspace, run: queries.Run, final: Report, ways: Ways)
     if balance[RowState.REVIEW_REQUIRED] and not ways.allow_pending_review:
         line = f"Not published: {plural(balance[RowState.REVIEW_REQUIRED], 'row')} in review"
         return replace(final, lines=(*final.lines, line), next=TO_REVIEW.format(run=run.id))
+    if broken_shares(workspace, run):
+        return replace(
+            final, exit=Exit.GATE, lines=(*final.lines, "Not published: a rule over the whole run is broken")
+        )
     _check_ready(workspace, run, ways)
     with _spool(workspace, False) as spool:
         targets = _targets(workspace, run, ways, spool)
