@@ -190,6 +190,34 @@ MUTATIONS = (
         (("batchctl/files.py", "part = path.with_name(path.name + PART)", "part = path"),),
         ("tests/faults/test_at_once.py::test_readers_see_whole_numbers_and_whole_files_at_any_moment",),
     ),
+    Mutation(
+        "a table is changed statement by statement",
+        "P12",
+        (
+            ("batchctl/tables/sqlite.py", 'db.execute("BEGIN IMMEDIATE")', "pass"),
+            ("batchctl/tables/sqlite.py", '                db.execute("COMMIT")\n', ""),
+            ("batchctl/tables/sqlite.py", '                db.execute("ROLLBACK")\n', ""),
+        ),
+        ("tests/publish/test_files.py::test_killed_anywhere_and_run_again_is_once",),
+    ),
+    Mutation(
+        "an older run's answer is published beside the newer one",
+        "P21",
+        (("batchctl/workflow/outgoing.py", "owner is None or owner[0] <= place", "True"),),
+        ("tests/publish/test_files.py::test_rows_of_all_runs_are_one_table_by_source_id",),
+    ),
+    Mutation(
+        "a run with rows on the way is published",
+        "P4",
+        (("batchctl/workflow/publish.py", "    if on_the_way:\n", "    if False:\n"),),
+        ("tests/publish/test_files.py::test_a_run_with_rows_on_the_way_is_not_published",),
+    ),
+    Mutation(
+        "a lost load job is started again under another name",
+        "P21",
+        (("batchctl/tables/bigquery.py", "and self._error(found):", "and found:"),),
+        ("tests/publish/test_services.py::test_bigquery_finds_its_job_again_when_an_answer_is_lost",),
+    ),
 )
 
 
@@ -216,7 +244,7 @@ def changed(tree: Path, mutation: Mutation) -> None:
 
 def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
     """The first test that fails in a tree, or nothing."""
-    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-W", "default", *tests]
+    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "-W", "default", *tests]
     env = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(argv, cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode == 0:

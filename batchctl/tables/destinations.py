@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from batchctl.model.errors import UsageError
 
@@ -56,7 +56,7 @@ def destination(to: str, base: Path, table: str) -> Destination:
 
 
 def _wrong(to: str, what: str, hint: str) -> UsageError:
-    shown = re.sub(r"//[^/@]*@", "//", to)
+    shown = re.sub("(?i)(password|passfile)=[^&#]*", "\\1=...", re.sub("//[^/@]*@", "//", to))
     return UsageError(what, where=f"[[publish]] to = {shown}", effect="nothing was published", hint=hint)
 
 
@@ -92,9 +92,7 @@ def _postgresql(to: str, table: str) -> Destination:
         raise _wrong(to, "a password does not belong into a job file", "set PGPASSWORD, or keep it in ~/.pgpass")
     named = next((value for name, value in options if name == "table"), "") or unquote(parts.fragment)
     rest = urlencode([(name, value) for name, value in options if name != "table"])
-    address = urlunsplit(("postgresql", parts.netloc, parts.path, rest, ""))
-    if not parts.netloc and not parts.path:
-        address = "postgresql://" + (f"?{rest}" if rest else "")
+    address = f"postgresql://{parts.netloc}{parts.path}{f'?{rest}' if rest else ''}"  # as libpq wants it, host or not
     pieces = (named or table).split(".")
     if len(pieces) > 2:
         raise _wrong(to, f"`{named}` is not a table", "write ?table=name or ?table=schema.name")

@@ -76,6 +76,7 @@ def _write(connection: Any, place: Destination, load: Load) -> Loaded:
             differs=lambda one: f"t.{one}::text IS DISTINCT FROM s.{one}::text",
         ):
             facts[what] += cursor.execute(statement).rowcount
+            crash_point("K19m")
         crash_point("K19c")
     connection.commit()
     return Loaded(rows, facts)

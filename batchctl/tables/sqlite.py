@@ -108,6 +108,7 @@ def _merge(db: sqlite3.Connection, place: Destination, load: Load) -> dict[str, 
         table, STAGE, load.names, load.key, upsert=load.upsert, differs=lambda one: f"t.{one} IS NOT s.{one}"
     ):
         facts[what] += db.execute(statement).rowcount
+        crash_point("K19m")
     return facts
 
 

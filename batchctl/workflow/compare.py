@@ -1,8 +1,8 @@
 """Several models or prompts on the same rows: who is right how often, how sure that is, what it costs, and whether it will do.
 
-Stored answers are read and nothing is sent. A row counts against a model when it refused, was cut off or gave an answer
-that is not valid. Only rows that every contestant was asked and that have a gold label are compared, so that differences
-are paired. Memory holds one short record a row: this is for evaluation sets.
+Stored answers are read as the model gave them, before anybody edited one; nothing is sent. A row counts against a model
+when it refused, was cut off or gave an answer that is not valid. Only rows that every contestant was asked and that have a
+gold label are compared, so that differences are paired. Memory holds one short record a row: this is for evaluation sets.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from batchctl.workflow.workspace import Options, Workspace, opened
 NOTHING = "nothing was compared"
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 SHOWN_WRONG = 50
+LOOKED_AT = (None, Reason.RULE, Reason.SAMPLE)
+"""Why a person looks at an answer that is valid: it is the model's answer all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def _read(options: Options, name: str | None, asked: Asked) -> Contestant:
 
 
 def _read_run(workspace: Workspace, run: queries.Run, found: Contestant, label_of: Any, column: str | None) -> None:
-    for _, _, line, _ in every_row(workspace.state, workspace.ledger.db, run):
+    for _, _, line, _ in every_row(workspace.state, workspace.ledger.db, run, as_judged=True):
         facts = orjson.loads(line)
         state = facts["state"]
         if state == RowState.REJECTED:
@@ -139,7 +141,7 @@ def _read_run(workspace: Workspace, run: queries.Run, found: Contestant, label_o
         if state in (*ON_THE_WAY, RowState.HELD):
             raise NotReady(f"answers of {run.id} are still out", effect=NOTHING,
                            hint=f"`batchctl run` or `poll {run.id}` again; nothing is sent twice")  # fmt: skip
-        usable = state in GONE_OUT or (state == RowState.REVIEW_REQUIRED and facts["reason"] is None)
+        usable = state in GONE_OUT or (state == RowState.REVIEW_REQUIRED and facts["reason"] in LOOKED_AT)
         usage = facts["usage"] or {}
         found.answers[facts["id"]] = Answer(
             label_of(facts["output"]) if usable else None,

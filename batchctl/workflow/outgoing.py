@@ -221,6 +221,7 @@ class Outgoing:
         self.expected = sum(_gone_out(self.db, run) for run in runs)
         self._spool = spool
         self._owners = spool / "owners.sqlite"
+        self._columns: list[str] | None = None
         if len(runs) > 1:
             self._note_owners()
 
@@ -246,6 +247,11 @@ class Outgoing:
 
     def known_columns(self) -> list[str]:
         """The columns of the source, from its first completed rows; a JSONL row need not have all of them."""
+        if self._columns is None:
+            self._columns = self._look_at_columns()
+        return self._columns
+
+    def _look_at_columns(self) -> list[str]:
         names: dict[str, None] = {}
         for run in reversed(self.runs):
             for number, facts in enumerate(self._completed(run)):
@@ -255,6 +261,11 @@ class Outgoing:
             if names:
                 break
         return list(names)
+
+    @property
+    def count(self) -> int:
+        """How many rows go out."""
+        return sum(newest for newest, _ in self._newest()) if len(self.runs) > 1 else self.expected
 
     def rows(self, taken: Sequence[Taken], key: Sequence[str]) -> Callable[[], Iterator[Row]]:
         """A function that begins a pass over the rows, in the order of `taken`."""

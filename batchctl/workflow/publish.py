@@ -51,7 +51,7 @@ class Target:
 
     place: Destination
     spec: Publish
-    runs: tuple[queries.Run, ...]
+    out: Outgoing
     taken: tuple[Taken, ...]
     key: tuple[str, ...]
     content: str
@@ -94,6 +94,10 @@ def after_run(workspace: Workspace, run: queries.Run, final: Report, ways: Ways)
     if balance[RowState.REVIEW_REQUIRED] and not ways.allow_pending_review:
         line = f"Not published: {plural(balance[RowState.REVIEW_REQUIRED], 'row')} in review"
         return replace(final, lines=(*final.lines, line), next=TO_REVIEW.format(run=run.id))
+    if broken_shares(workspace, run):
+        return replace(
+            final, exit=Exit.GATE, lines=(*final.lines, "Not published: a rule over the whole run is broken")
+        )
     _check_ready(workspace, run, ways)
     with _spool(workspace, False) as spool:
         targets = _targets(workspace, run, ways, spool)
@@ -169,15 +173,18 @@ def _targets(workspace: Workspace, run: queries.Run, ways: Ways, spool: Path) ->
     assert plan is not None
     every = queries.runs(workspace.ledger.db, run.job)
     found: list[Target] = []
+    outs: dict[bool, Outgoing] = {}  # by whether a target is for this run alone
     for spec, place in destinations(plan, run.id):
-        runs = (run,) if RUN in spec.to else tuple(every)
-        out = Outgoing(workspace, runs, spool)
+        alone = RUN in spec.to
+        if alone not in outs:
+            outs[alone] = Outgoing(workspace, (run,) if alone else every, spool)
+        out = outs[alone]
         taken = tuple(columns_of(plan, spec.include, out.known_columns()))
         key = key_of(plan, taken, spec.key)
         names = [one.column.name for one in taken]
         if key and not names_rows(plan, taken, key):
             check_key(out.rows(taken, key), names, key, spool)
-        found.append(Target(place, spec, runs, taken, key, _content(workspace, place, spec, runs, taken, ways)))
+        found.append(Target(place, spec, out, taken, key, _content(workspace, place, spec, out.runs, taken, ways)))
     return found
 
 
@@ -241,7 +248,7 @@ def _bring(
         columns=tuple(one.column for one in target.taken),
         key=target.key,
         upsert=target.spec.mode == "upsert",
-        rows=Outgoing(workspace, target.runs, spool).rows(target.taken, target.key),
+        rows=target.out.rows(target.taken, target.key),
         mark=turn.mark,
         spool=spool,
         raw_csv=ways.csv_raw,
@@ -262,7 +269,7 @@ def _facts(target: Target, state: str, rows: int, said: dict[str, Any]) -> dict[
         "state": state,
         "rows": rows,
         "columns": [one.column.name for one in target.taken],
-        "runs": [one.id for one in target.runs],
+        "runs": [one.id for one in target.out.runs],
         **said,
     }
 
@@ -270,18 +277,14 @@ def _facts(target: Target, state: str, rows: int, said: dict[str, Any]) -> dict[
 def _planned(workspace: Workspace, target: Target) -> dict[str, Any]:
     last = publications.newest(workspace.ledger.db, target.place.shown)
     same = last is not None and last.id == target.content and last.state == "done"
-    rows = 0
-    for run in target.runs:
-        balance = queries.balance(workspace.ledger.db, run.id)
-        rows += balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
-    return _facts(target, "as it was" if same else "planned", rows, {})
+    return _facts(target, "as it was" if same else "planned", target.out.count, {})
 
 
 def _close(workspace: Workspace, run: queries.Run, targets: Sequence[Target]) -> None:
     """Every target has the rows: they are published, in the ledger and in the files of their runs."""
-    everywhere = {one.id: one for one in targets[0].runs}
+    everywhere = {one.id: one for one in targets[0].out.runs}
     for target in targets[1:]:
-        mine = {one.id for one in target.runs}
+        mine = {one.id for one in target.out.runs}
         everywhere = {name: one for name, one in everywhere.items() if name in mine}
     fresh = [one for one in everywhere.values() if not publications.is_published(workspace.ledger.db, one.id)]
     if fresh:

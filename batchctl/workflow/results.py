@@ -68,13 +68,13 @@ def write_results(state: Path, db: Any, run: queries.Run) -> Written:
     return Written(rows, failed)
 
 
-def every_row(state: Path, db: Any, run: queries.Run) -> Iterator[Item]:
-    """Each row of a run once, in source order, as its newest chunk has it."""
+def every_row(state: Path, db: Any, run: queries.Run, *, as_judged: bool = False) -> Iterator[Item]:
+    """Each row of a run once, in source order, as its newest chunk has it; `as_judged`: without what people decided."""
     directory = state / run.id
     chunks = queries.chunks(db, run.id)
     intents = queries.last_intents(db, run.id)
     settings = queries.settings(db, run.id)
-    decided = decisions(directory, db, run.id)
+    decided = {} if as_judged else decisions(directory, db, run.id)
     streams: list[Iterator[Item]] = []
     by_attempt: dict[int, list[_Chunk]] = {}
     for row in chunks:

@@ -69,6 +69,8 @@ def test_completion_loads_nothing_but_what_reads_options(job: Path, env: dict[st
         ["validate"],
         ["validate", "--again"],
         ["submit", "--plan"],
+        ["publish", "--set", "publish=[{to='labels.parquet'}, {to='labels.sqlite'}]"],
+        ["compare", "--gold", "body"],
     ],
 )
 def test_what_stays_on_this_machine_loads_no_sdk(job: Path, argv: list[str]) -> None:

@@ -122,6 +122,19 @@ def test_gold_from_a_column_of_the_source(new_job: NewJob, new_provider: NewProv
     assert one["labels"]["card"]["support"] == 9
 
 
+def test_a_model_is_judged_by_what_it_said_and_not_by_what_a_person_made_of_it(
+    new_job: NewJob, new_provider: NewProvider
+) -> None:
+    rows = [{"id": f"R-{number}", "text": f"question {number}", "truth": "card"} for number in range(6)]
+    job = new_job(new_provider(), rows=rows, review='when = "true"')
+    job.run("run", "--wait", code=3)
+    said = [row["output"]["label"] for row in job.check_results().values()]
+    wrong = next(number for number, label in enumerate(said) if label != "card")
+    job.run("review", "edit", f"R-{wrong}", "--output", '{"label": "card", "note": "by hand"}', code=(0, 3))
+    [one] = job.run("compare", "--gold", "truth", "--json", code=0).json["contestants"]
+    assert (one["accuracy"]["hits"], one["schema_valid"]["hits"]) == (said.count("card"), 6)
+
+
 def test_what_cannot_be_compared_is_refused(
     two: Callable[..., Two], new_job: NewJob, new_provider: NewProvider
 ) -> None:

@@ -122,6 +122,44 @@ def test_only_completed_rows_go_out(new_job: NewJob, new_provider: NewProvider) 
     assert {one["id"] for one in job.check_results().values() if one["state"] == "published"} == set(ready)
 
 
+def test_what_a_person_decides_goes_out_and_is_taken_back(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(
+        provider, review="when = \"row.id in ['R-001', 'R-002', 'R-003']\"", more=target("out.sqlite", key='["id"]')
+    )
+    job.run("run", "--wait", code=3)
+    assert not (job.path / "out.sqlite").exists()
+    job.run("review", "accept", "R-001", code=(0, 3))
+    job.run("review", "edit", "R-002", "--output", '{"label": "other", "note": "by hand"}', code=(0, 3))
+    job.run("review", "reject", "R-003", code=(0, 3))
+    job.run("run", code=3)
+    rows = {one["id"]: one for one in read(job.path / "out.sqlite")}
+    assert list(rows) == ["R-000", "R-001", "R-002", "R-004", "R-005"]
+    assert rows["R-002"]["note"] == "by hand"
+    assert job.check_balance()["published"] == 5
+    job.run("review", "edit", "R-002", "--output", '{"label": "card", "note": "again"}', code=(0, 3))
+    assert job.check_balance()["published"] == 0, "what is published is not what was decided"
+    job.run("run", code=3)
+    assert {one["id"]: one["note"] for one in read(job.path / "out.sqlite")}["R-002"] == "again"
+    job.run("review", "undo", "R-001", code=(0, 3))
+    job.run("publish", code=2)
+    job.run("publish", "--allow-pending-review", code=3)
+    assert [one["id"] for one in read(job.path / "out.sqlite")] == ["R-000", "R-002", "R-004", "R-005"]
+    assert job.check_balance()["published"] == 4
+    job.check_results()
+
+
+def test_a_broken_rule_over_the_whole_run_holds_everything_back(new_job: NewJob, provider: Provider) -> None:
+    rule = '\n[[rules]]\nname = "not all the same"\nwhere = "true"\nmax_share = "50%"\n'
+    job = new_job(provider, more=rule + target("out.csv"))
+    done = job.run("run", "--wait", code=5)
+    assert "Not published: a rule over the whole run is broken" in done.err
+    assert "Balance  6 = 6 completed" in done.err
+    error = job.run("publish", "--json", code=5).json
+    assert error["error"]["code"] == "rule"
+    assert "not all the same" in error["error"]["where"][0]
+    assert not (job.path / "out.csv").exists()
+
+
 def test_a_run_with_rows_on_the_way_is_not_published(new_job: NewJob, new_provider: NewProvider) -> None:
     job = new_job(new_provider(latency="1h"), more=target("out.jsonl"))
     job.run("run", code=8)
@@ -338,7 +376,7 @@ def test_a_file_others_may_read_stays_readable(new_job: NewJob, provider: Provid
 
 # --- killed -----------------------------------------------------------------------------------------------------------
 
-POINTS = ["K19a", "K19b", "K19c", "K19d", "K19e", "K19f"]
+POINTS = ["K19a", "K19b", "K19m", "K19c", "K19d", "K19e", "K19f"]
 
 
 def test_killed_anywhere_and_run_again_is_once(new_job: NewJob, provider: Provider) -> None:

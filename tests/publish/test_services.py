@@ -24,7 +24,7 @@ SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {
     "bigquery": services.bigquery_server,
 }
 BIG = 100_000
-POINTS = ("K19a", "K19b", "K19c", "K19d", "K19d-job", "K19e", "K19f")
+POINTS = ("K19a", "K19b", "K19m", "K19c", "K19d", "K19d-job", "K19e", "K19f")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_published_twice_and_killed_anywhere_is_published_once(
     job.run("publish", code=0)
     assert service.rows() == wanted
     assert service.whole()
-    killed_and_carried_on(job, service, wanted, ("K19b", "K19c", "K19e"))
+    killed_and_carried_on(job, service, wanted, ("K19b", "K19m", "K19c", "K19e"))
     assert {one["state"] for one in job.check_results().values()} == {"published"}
 
 
