@@ -35,7 +35,7 @@ def run(
     keep_done: KeepDone = False,
     allow_pending_review: AllowPendingReview = False,
 ) -> Report:
-    """Prepare, dry-run, submit, poll, validate and publish, as far as it can go now.
+    """Prepare, dry-run, submit, poll, validate, rerun what [retry] allows, publish, as far as it can go now.
 
     \b
       batchctl run job.toml --wait
