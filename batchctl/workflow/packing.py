@@ -46,6 +46,7 @@ from batchctl.workflow.requests import (
     new_chunk,
     require_enough,
 )
+from batchctl.workflow.rules import row_filter
 from batchctl.workflow.workspace import Plan, Workspace
 
 
@@ -59,6 +60,7 @@ class Outcome:
     chunks: tuple[NewChunk, ...]
     rejects_by_reason: Mapping[str, int]
     changed: int = 0
+    filtered: int = 0
 
 
 class Packing:
@@ -86,7 +88,9 @@ class Packing:
         self.codec = plan.codec()
         self.limits = chunk_limits(plan)
         self.splice, self.notes = line_splice(plan, _usable(source.selected))
+        self.chosen = row_filter(plan, source.selected)
         self.seen = 0
+        self.filtered = 0  # rows that [source] where leaves out
         self.rows_sha256 = ""
         self._all_rows = hashlib.sha256()
         self.rejects = rejects
@@ -125,7 +129,8 @@ class Packing:
             self._new_chunk(chunks, chunk, made.get(chunk.number, 0), lambda line: check(line, endpoint, model))
             for chunk in packed
         ]
-        return Outcome(self.seen, self.rejects.count, fates.count(KNOWN), tuple(new), self.rejects.by_reason, changed)
+        known, by_reason = fates.count(KNOWN), self.rejects.by_reason
+        return Outcome(self.seen, self.rejects.count, known, tuple(new), by_reason, changed, self.filtered)
 
     def _new_chunk(self, directory: Path, chunk: Packed, copies: int, check: Callable[[bytes], str | None]) -> NewChunk:
         return new_chunk(directory, chunk, copies, check, attempt=1, settings=self.plan.settings, splice=self.splice)
@@ -141,13 +146,15 @@ class Packing:
                 rows: list[Any] = batch.rows
                 if self.from_file:
                     rows = [_without_reasons(row) for row in rows]
-                encoded = encode(rows)
                 positions: Sequence[int] = range(batch.first, batch.first + len(rows))
+                if self.chosen is not None:
+                    positions, rows = self._of_interest(positions, rows)
+                encoded = encode(rows)
                 if encoded.unusable:
                     for place, why in encoded.unusable.items():
                         source_id = self._id_or_none(rows[place])
-                        self._all_rows.update(self.rejects.add(batch.first + place, source_id, why.reason, rows[place]))
-                    positions = [one for one in positions if one - batch.first not in encoded.unusable]
+                        self._all_rows.update(self.rejects.add(positions[place], source_id, why.reason, rows[place]))
+                    positions = [one for place, one in enumerate(positions) if place not in encoded.unusable]
                     rows = [row for place, row in enumerate(rows) if place not in encoded.unusable]
                 names = identify(rows, encoded.texts)
                 if not all(names):
@@ -169,6 +176,20 @@ class Packing:
                     )
                 self.workspace.options.progress("prepare", self.seen, 0)
         return packer.chunks
+
+    def _of_interest(self, positions: Sequence[int], rows: list[Any]) -> tuple[Sequence[int], list[Any]]:
+        """The rows for which [source] where holds. One for which nobody can tell is rejected, and says why."""
+        assert self.chosen is not None
+        kept: list[tuple[int, Any]] = []
+        for position, row in zip(positions, rows, strict=True):
+            holds = self.chosen.holds(row)
+            if holds is True:
+                kept.append((position, row))
+            elif holds is not False:
+                why = f"[source] where cannot be evaluated: {holds}"
+                self._all_rows.update(self.rejects.add(position, self._id_or_none(row), why, row))
+        self.filtered += len(rows) - len(kept)
+        return [position for position, _ in kept], [row for _, row in kept]
 
     def _packer(self, directory: Path, max_rows: int | None = None) -> Packer:
         return Packer(

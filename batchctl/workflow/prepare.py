@@ -83,6 +83,13 @@ def prepared(
             if newest is not None and newest.rows_sha256 == work.rows_sha256 and same_place:
                 return _report(workspace, newest, plan, again=True)
             outcome = work.build(packed, resend_changed=resend_changed, keep_done=keep_done)
+        if outcome.filtered == outcome.seen:
+            raise UsageError(
+                f"[source] where holds for none of {plural(outcome.seen, 'row')}",
+                where=(plan.where["job"], job.source.where or ""),
+                effect="nothing was written",
+                hint="correct it: CSV values are text, so compare with quotes or int(row.x)",
+            )
         if not outcome.chunks and not outcome.rejected:
             return _nothing_new(workspace, plan, outcome, before)
         plan.freeze(part)
@@ -175,6 +182,8 @@ def _report(
         f"Run {run.id} is prepared already: same source, same job" if again else f"Prepared run {run.id}",
         f"  rows in source      {run.seen:>12,}",
     ]
+    if columns is not None and columns.filtered:
+        lines.append(f"  left out by where   {columns.filtered:>12,}")
     if run.known:
         lines.append(f"  in earlier runs     {run.known:>12,}   not sent again")
     if run.rejected:
@@ -201,6 +210,7 @@ def _report(
         "notes": list(notes),
         "directory": str(workspace.directory(run.id)),
         "changed": 0 if columns is None else columns.changed,
+        "filtered": 0 if columns is None else columns.filtered,
     }
     return Report(
         "prepare",

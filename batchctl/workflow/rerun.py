@@ -29,7 +29,7 @@ from batchctl.judging.caps import MOST_ATTEMPTS, after
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState, NewChunk
-from batchctl.model.errors import Exit, UsageError
+from batchctl.model.errors import ConsentMissing, Exit, UsageError
 from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Unusable, Verdict
 from batchctl.workflow import lanes, notify, reconcile
@@ -97,6 +97,10 @@ def rerun(
     with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
+        known = queries.chunks(workspace.ledger.db, run.id)
+        judged(workspace, run)  # by the rules as they are now: what is fine by them is not sent again
+        if queries.chunks(workspace.ledger.db, run.id) != known:
+            write_results(workspace.state, workspace.ledger.db, run)
         work = _Rerun(workspace, run, frozenset(only), same_prompt=same_prompt)
         chosen = work.choose()
         if rerun_file is not None:
@@ -146,6 +150,32 @@ def rest_of_batches(workspace: Workspace, run: queries.Run) -> int:
     return chosen
 
 
+def automatic(workspace: Workspace, run: queries.Run, *, again: bool) -> int:
+    """Prepare the new attempts that [retry] allows without a word, once all chunks of a run are done; how many rows.
+
+    `again`: this command has done so before. What an empty account refused is then left for the next one. Without
+    consent nothing is prepared, and a note says so.
+    """
+    done = (ChunkState.APPLIED, ChunkState.HELD, ChunkState.WITHDRAWN)
+    if run.stopped or any(one.state not in done for one in queries.chunks(workspace.ledger.db, run.id)):
+        return 0
+    if not sum(queries.balance(workspace.ledger.db, run.id)[state] for state in FAILED):
+        return 0
+    work = _Rerun(workspace, run, automatic=True, billing=not again)
+    chosen = work.choose()
+    if not chosen:
+        return 0
+    try:
+        consent(workspace, chosen, len(work.groups))
+    except ConsentMissing:
+        workspace.options.note(
+            f"{plural(chosen, 'failed row')} may be sent again by [retry]; it needs your word (--yes)"
+        )
+        return 0
+    work.build()
+    return chosen
+
+
 class _Rerun:
     """One rerun: which rows, under which plan, into which chunks.
 
@@ -161,9 +191,11 @@ class _Rerun:
         same_prompt: bool = False,
         automatic: bool = False,
         rest: bool = False,
+        billing: bool = True,
     ) -> None:
         self.workspace = workspace
         self.automatic = automatic
+        self.billing = billing
         self.run = run
         self.only = only
         self.same_prompt = same_prompt
@@ -176,6 +208,8 @@ class _Rerun:
         self.skipped: Counter[str] = Counter()
         self.chunks = queries.chunks(workspace.ledger.db, run.id)
         self.rest = rest
+        intents = queries.last_intents(workspace.ledger.db, run.id)
+        self.abandoned = {number for number, one in intents.items() if one.state == "abandoned"}
         self.decided = decisions(workspace.directory(run.id), workspace.ledger.db, run.id)
         self.later = [one for one in queries.runs(workspace.ledger.db, run.job) if one.number > run.number]
 
@@ -271,6 +305,8 @@ class _Rerun:
             return None, f"{reason}: a later run of the job has them"
         if row.attempt >= MOST_ATTEMPTS:
             return None, f"{reason}: {MOST_ATTEMPTS} attempts"
+        if self.automatic and judged.chunk.number in self.abandoned:
+            return None, f"{reason}: given up by a person; their batch may still run"
         changed = self.current.settings != row.settings
         if judged.retry in REPEATABLE and not judged.decision:
             return self._repeated(row, changed)
@@ -291,6 +327,8 @@ class _Rerun:
         reason, retry = row.judged.reason, row.judged.retry
         if self.automatic and retry == Retry.USER:
             return None, f"{reason}: cancelled; `batchctl rerun` sends them again"
+        if retry == Retry.BILLING and not self.billing:
+            return None, f"{reason}: out of credit"
         review = row.judged.state == RowState.REVIEW_REQUIRED  # asked for by name: a person's word
         if retry != Retry.TRANSIENT or review or row.tries.runs <= self.caps.transient:
             return self._with(row.settings), ""

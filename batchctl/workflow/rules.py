@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 
 from batchctl.chunks.names import rows_name
+from batchctl.chunks.splice import row_json
 from batchctl.jobfile import Job
 from batchctl.jobfile.lines import Lines
 from batchctl.judging.caps import Caps
-from batchctl.judging.rules import Check, Expression, Names, RuleBook, Rules, ShareRule
+from batchctl.judging.rules import Check, Expression, Names, Program, RuleBook, Rules, ShareRule, new_context
 from batchctl.ledger import queries
-from batchctl.model.rows import RowState
+from batchctl.model.rows import RowState, Unusable
 from batchctl.workflow.workspace import Plan, Workspace
 
 
@@ -79,6 +80,36 @@ def check_rules(plan: Plan, columns: Collection[str] | None) -> None:
     book = rule_book(plan.job, plan.where["job"])
     if book:
         Rules(book, Names(_output_names(plan), columns, free_text=plan.schema_text is None and _gives_text(plan)))
+
+
+class RowFilter:
+    """[source] where, row by row."""
+
+    def __init__(self, expression: Expression, columns: Collection[str] | None) -> None:
+        self._program = Program(expression, Names(row=columns), ("row",))
+        self._context = new_context()
+
+    def holds(self, row: Any) -> bool | str:
+        """Whether a row is wanted; or in words why nobody can tell. A row that cannot be read is wanted: it is rejected
+        by name later."""
+        text = row if isinstance(row, Unusable) else row_json(row)
+        if isinstance(text, Unusable):
+            return True
+        try:
+            self._context.add_variable("row", orjson.loads(text))
+        except (ValueError, TypeError, OverflowError):
+            return "a value of the row is out of range"
+        return self._program.holds(self._context)
+
+
+def row_filter(plan: Plan, columns: Collection[str] | None) -> RowFilter | None:
+    """[source] where as a filter; None without one. Raises `UsageError` for one that is wrong."""
+    where = plan.job.source.where
+    if where is None:
+        return None
+    line = Lines(plan.job.text).line_of(("source", "where"))
+    place = plan.where["job"] + ("" if line is None else f":{line}")
+    return RowFilter(Expression(where, place, "[source] where"), columns)
 
 
 def _gives_text(plan: Plan) -> bool:

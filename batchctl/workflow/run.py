@@ -1,4 +1,4 @@
-"""Everything, in order, as far as it can go now: prepare, dry-run, submit, poll, validate, publish.
+"""Everything, in order, as far as it can go now: prepare, dry-run, submit, poll, validate, automatic reruns, publish.
 
 Safe to call at any moment.
 """
@@ -15,6 +15,7 @@ from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, prepared
 from batchctl.workflow.publish import Ways, after_run
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.rerun import automatic
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import SENDABLE, consent, send_waiting
 from batchctl.workflow.validate import judged, report
@@ -49,6 +50,12 @@ def run(
             workspace, current, live_first=unsent is None
         )  # whatever became of the sending: paid answers vanish, they are fetched first
         quarantined = judged(workspace, current)
+        again = False
+        while unsent is None and not done.problems and (rows := automatic(workspace, current, again=again)):
+            lines.append(f"New attempt for {plural(rows, 'row')}, as [retry] says")
+            unsent, again = _send(workspace, current, lines), True
+            done = looked(workspace, current)
+            quarantined += judged(workspace, current)
         write_results(workspace.state, workspace.ledger.db, current)
         if done.problems:
             raise done.problems[0]

@@ -200,6 +200,7 @@ def plan_for(job: Job, where: str, *, names: Mapping[str, str] | None = None) ->
             list(source.columns),
             source.format,
             source.encoding,
+            source.where,
             source.on_duplicate_id,
             source.on_identical_text,
             job.limits.chunk_rows,

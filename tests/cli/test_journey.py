@@ -29,7 +29,10 @@ def test_failures_and_a_second_attempt(desk: Desk, golden: Golden) -> None:
     """Rows that fail at the provider go again by request, paid answers that are unusable do not."""
     desk.write("messages.csv", MANY)
     desk.job(more="[emulator]\nseed = 3\nerror500 = 0.1\ntruncated = 0.1\nrefused = 0.1\nmissing = 0.05\n")
-    desk.run("run", "--wait", code=3)
+    desk.run("prepare", code=0)
+    desk.run("submit", code=8)
+    desk.run("poll", "--wait", code=0)
+    desk.run("validate", code=3)
     desk.run("status", code=3)
     desk.run("rerun", "--plan", code=0)
     desk.run("rerun", "--wait", code=3)

@@ -210,7 +210,8 @@ def expired(new_job: NewJob, slow: Provider) -> Make:
         first, second = (one["id"] for one in job.books.creates)
         slow.force(first, status="expired")
         slow.force(second, status="completed")
-        job.run("run", "--wait", code=7)
+        job.run("poll", "--wait", code=7)
+        job.run("validate", code=7)
         return job
 
     return begin

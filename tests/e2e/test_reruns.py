@@ -34,7 +34,8 @@ def test_copies_that_become_requests_of_their_own_keep_the_order_and_their_place
     job.run("run", code=8)
     assert job.books.creates[0]["input_file_id"]
     end(job, "expired")
-    job.run("run", "--wait", code=7)
+    job.run("poll", "--wait", code=7)
+    job.run("validate", code=7)
     assert job.check_balance()["copied"] == 4
     (job.path / "prompt.md").write_text("{{ id }}: {{ text }}")
     job.run("rerun", "--set", "retry.transient=0", code=8)
@@ -50,7 +51,8 @@ def test_copies_fail_and_come_back_together(new_job: NewJob, slow: Provider) -> 
     job = new_job(slow, rows=TWINS, prompt="{{ text }}", limits="chunk_rows = 3")
     job.run("run", code=8)
     end(job, "expired")
-    job.run("run", "--wait", code=7)
+    job.run("poll", "--wait", code=7)
+    job.run("validate", code=7)
     assert len(job.lines("rerun.jsonl")) == 8
     job.run("rerun", code=8)
     end(job, "completed")
@@ -68,7 +70,8 @@ def test_a_row_that_a_later_run_answered_is_not_sent_again_from_the_earlier_one(
     job = new_job(slow)
     job.run("run", code=8)
     end(job, "expired")
-    job.run("run", "--wait", code=7)
+    job.run("poll", "--wait", code=7)
+    job.run("validate", code=7)
     with (job.path / "rows.csv").open("a") as file:
         file.write("R-NEW,one more question\n")
     done = job.run("prepare", "--json", code=0)
@@ -92,7 +95,8 @@ def test_a_row_that_a_later_run_asks_is_not_asked_by_the_earlier_one_too(new_job
     job = new_job(slow)
     job.run("run", code=8)
     end(job, "expired")
-    job.run("run", "--wait", code=7)
+    job.run("poll", "--wait", code=7)
+    job.run("validate", code=7)
     job.run("prepare", "--rows", str(job.directory / "rerun.jsonl"), code=0)
     job.run("submit", code=8)
     job.run("rerun", job.run_id)

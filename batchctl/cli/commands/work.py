@@ -37,7 +37,7 @@ def run(
     allow_pending_review: AllowPendingReview = False,
     lane: Lane = None,
 ) -> Report:
-    """Prepare, dry-run, submit, poll, validate and publish, as far as it can go now.
+    """Prepare, dry-run, submit, poll, validate, rerun what [retry] allows, publish, as far as it can go now.
 
     \b
       batchctl run job.toml --wait
