@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from batchctl.model.batches import Traits
 from batchctl.model.errors import Exit
 from batchctl.providers import AVAILABLE, provider_for
 from batchctl.workflow.reports import Report
+
+
+def _cannot(traits: Traits) -> list[str]:
+    """What this provider does not let batchctl do, and what it does instead."""
+    missing = [
+        (traits.searchable, "mark a batch: a lost create is known by its results"),
+        (traits.fenced or not traits.searchable, "stop a late create: absence is believed after 15 minutes"),
+        (traits.live, "answer single requests: no dry run"),
+        (traits.structured_output, "hold answers to a schema: it is judged here"),
+    ]
+    return [words for able, words in missing if not able]
 
 
 def providers() -> Report:
@@ -24,6 +36,7 @@ def providers() -> Report:
                 "found_again": one.traits.searchable,
                 "fenced": one.traits.fenced,
                 "retention": one.traits.retention,
+                "cannot": _cannot(one.traits),
                 "credentials": [] if name == "emulator" else list(one.traits.credentials),
                 "source": limits.source,
             }

@@ -224,17 +224,27 @@ def _default(node: dict[str, Any]) -> str:
 def _providers() -> str:
     """`batchctl providers --json` as a table."""
     rows: list[dict[str, Any]] = list(providers().facts["providers"])
-    lines = ["| provider | requests a batch | file | result files kept | key |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| provider | requests a batch | file | results kept | key | cannot |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
         own = row["provider"] == "openai-compatible"
         size = f"{row['file_bytes'] / 1e6:,.0f} MB"
         lines.append(
             f"| `{row['provider']}` | {row['requests']:,}{'*' if own else ''} | {size}{'*' if own else ''} "
             f"| {'up to the server' if own else row['retention'].removeprefix('results ')} "
-            f"| {', '.join(f'`{one}`' for one in row['credentials']) or 'none'} |"
+            f"| {', '.join(f'`{one}`' for one in row['credentials']) or 'none'} | {'; '.join(row['cannot'])} |"
         )
-    endpoints = ", ".join(f"`{one}`" for one in rows[0]["endpoints"])
-    return "\n".join([*lines, "", f"Endpoints: {endpoints}.", f"Source of the limits: {rows[0]['source']}.", ""])
+    lines += [
+        "",
+        "| provider | endpoints, the first when the job names none | source of the limits |",
+        "| --- | --- | --- |",
+    ]
+    for row in rows:
+        endpoints = ", ".join(f"`{one}`" for one in row["endpoints"])
+        lines.append(f"| `{row['provider']}` | {endpoints} | {row['source']} |")
+    return "\n".join([*lines, ""])
 
 
 def _parquet() -> str:

@@ -124,6 +124,7 @@ def test_the_sections_come_in_their_order() -> None:
         "Commands",
         "Job file",
         "Providers",
+        "Lanes",
         "What is guaranteed, and how",
         "Files on disk",
         "Row states and reasons",
@@ -229,7 +230,7 @@ def _commands_shown() -> set[tuple[str, ...]]:
     spans = [*fences_of(README, "sh"), *fences_of(README, "text"), *re.findall(r"`(batchctl [^`\n]+)`", TEXT)]
     found = set()
     for span in spans:
-        for call in re.findall(r"(?:^|[ /(])batchctl ((?:[^\n|;&>#])+)", span):
+        for call in re.findall(r"(?:^|[ /(])batchctl ((?:'[^'\n]*'|[^\n|;&>#'])+)", span):
             words = tuple(shlex.split(re.sub(r"\s\(.*", "", call)))
             if words:
                 found.add(words)

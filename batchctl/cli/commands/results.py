@@ -134,8 +134,8 @@ def compare(
     """Several models or prompts on the same rows: accuracy, differences, cost; gates set the exit code.
 
     \b
-      batchctl compare prod.toml small.toml --gold label --gate 'difference >= -1.5%'
-      batchctl compare eval-0088 --gold gold.csv --gate 'accuracy >= 92%' --junit eval.xml
+      batchctl compare prod.toml small.toml --gold label
+      batchctl compare eval-0088 --gold gold.csv --gate 'accuracy >= 92%'
     """
     from batchctl.model.errors import UsageError
     from batchctl.workflow import compare as workflow

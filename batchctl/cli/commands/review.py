@@ -63,7 +63,7 @@ def review(
 
     \b
       batchctl review list job.toml
-      batchctl review accept 00012977 --run triage-0001 --note "checked with the customer"
+      batchctl review accept 00012977 --run triage-0001 --note "checked"
 
     Many at once: `review export rows.csv`, fill in `decision`, `review import rows.csv`.
     """
