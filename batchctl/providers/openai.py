@@ -16,6 +16,7 @@ from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -85,6 +86,8 @@ CONNECT_SECONDS = 10.0
 
 class OpenAIBatch(OpenAIBackground):
     """The OpenAI wire, at OpenAI or at a server that `profile` describes."""
+
+    batches = "/batches"
 
     def __init__(
         self,
@@ -328,9 +331,16 @@ class OpenAIBatch(OpenAIBackground):
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def poll(self, batch_id: str) -> BatchStatus:
-        batch = json_object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
+        batch = json_object(self._asked("get", self._place(batch_id)), "poll")
         if batch.get("id") != batch_id:
             raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
+        return self._read(batch)
+
+    def _place(self, batch_id: str) -> str:
+        return f"{self.batches}/{quote(batch_id, safe='')}"
+
+    def _read(self, batch: Mapping[str, Any]) -> BatchStatus:
+        """One batch object in our words."""
         return status_of(batch, self.profile)
 
     def results(self, handle: str) -> Iterator[bytes]:
@@ -346,9 +356,12 @@ class OpenAIBatch(OpenAIBackground):
         import openai
 
         try:
-            self._sdk.batches.cancel(batch_id)
+            self._asked("post", f"{self._place(batch_id)}/cancel")
         except openai.ConflictError:  # "Cannot cancel a batch with status ...": it has ended; poll tells how
             return
+        except (openai.BadRequestError, openai.UnprocessableEntityError):  # others say the same so
+            if self.poll(batch_id).state is BatchState.RUNNING:
+                raise
 
     def delete(self, staged: str) -> None:
         self._sdk.files.delete(staged)

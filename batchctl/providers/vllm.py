@@ -57,6 +57,8 @@ class VllmFiles(OpenAIBatch):
 
     def _at(self, name: str) -> Path:
         assert self._folder is not None, "a command that hands files out says where"
+        if Path(name).name != name:  # an id that a person typed
+            raise NotFound(f"there is no batch `{name}`", where=str(self._folder))
         return self._folder / name
 
     def command(self, batch_id: str, model: str) -> str:
