@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from batchctl.files import blocks_of, make_directory, replacing, write_file
-from batchctl.model.batches import BatchState, BatchStatus, Candidate, LiveAnswer, Traits
+from batchctl.model.batches import BatchState, BatchStatus, Candidate, LiveAnswer, Post, Traits
 from batchctl.model.errors import BatchctlError, NotFound, UsageError
 from batchctl.providers.chunk_body import lines_in, opened
 from batchctl.providers.openai import OpenAIBatch
@@ -119,6 +119,9 @@ class VllmFiles(OpenAIBatch):
 
     def delete(self, staged: str) -> None:
         self._at(staged).unlink(missing_ok=True)
+
+    def live_post(self, endpoint: str) -> Post | None:  # noqa: ARG002
+        return None
 
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:  # noqa: ARG002
         raise UsageError(

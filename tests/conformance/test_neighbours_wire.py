@@ -199,6 +199,30 @@ def said(message: dict[str, Any], finish: str) -> Any:
             RowState.PROVIDER_ERROR,
             "422, invalid: bad",
         ),
+        (
+            {
+                "custom_id": "a",
+                "response": {
+                    "status_code": 422,
+                    "body": {
+                        "object": "error",
+                        "message": {"detail": [{"msg": "no"}]},
+                        "type": "invalid",
+                        "code": None,
+                    },
+                },
+            },
+            RowState.PROVIDER_ERROR,
+            '422, invalid: [{"msg":"no"}]',
+        ),
+        (
+            {
+                "custom_id": "a",
+                "response": {"status_code": 401, "body": {"message": "Unauthorized", "request_id": "1"}},
+            },
+            RowState.PROVIDER_ERROR,
+            "401, Unauthorized",
+        ),
     ],
 )
 def test_lines_as_neighbours_write_them(line: Any, state: RowState, detail: str) -> None:

@@ -100,6 +100,9 @@ def test_an_export_that_does_not_exist(new_job: NewJob) -> None:
     job.run("prepare", "--set", "model.provider=vllm", code=0)
     done = job.run("dry-run", "--set", "model.provider=vllm", "--rows", "1", code=2)
     assert "single requests" in done.err
+    done = job.run("submit", "--set", "model.provider=vllm", "--lane", "live", code=2)
+    assert "--lane batch" in done.err
+    assert job.run("prepare", "--export", "vllm", "--set", "lane.prefer=live", code=8)
 
 
 @pytest.mark.parametrize("point", ["K3", "K5", "K7", "K10", "K11:2"])
