@@ -402,7 +402,7 @@ def _not_run(error: Any, custom_id: str | None) -> Extracted:
 def _failed(status: Any, body: Any, custom_id: str | None, request_id: str, beside: Any = None) -> Extracted:
     """`beside` is the error beside the response, where vLLM puts it, bare or in a wrapper; Mistral's body is the error."""
     error = body.get("error") if isinstance(body, dict) else None
-    if error is None and isinstance(body, dict) and body.get("object") == "error":
+    if error is None and isinstance(body, dict) and (body.get("object") == "error" or "message" in body):
         error = body
     if error is None:
         error = beside.get("error", beside) if isinstance(beside, dict) else beside

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from batchctl.judging.extracted import kind_of
 from batchctl.judging.text import printable
 from batchctl.model.rows import Reason, Retry
@@ -84,5 +86,7 @@ def error_words(error: Any) -> str:
         return f"the error is {kind_of(error)}"
     code, kind = error_codes(error)
     message = error.get("message")
+    if isinstance(message, dict) and "detail" in message:  # Mistral, about a body it cannot read
+        message = orjson.dumps(message["detail"]).decode()
     said = printable(message) if isinstance(message, str) else ""
     return printable(": ".join([part for part in (code or kind, said) if part]) or "an error without code or message")

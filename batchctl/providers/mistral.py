@@ -20,11 +20,11 @@ from batchctl.providers.http import epoch, has_id, identity, json_object, whole
 from batchctl.providers.openai import LIST_PAGES, PAGE_BATCHES, OpenAIBatch
 from batchctl.providers.profiles import MISTRAL
 
-JOBS = "/batch/jobs"
-
 
 class MistralBatch(OpenAIBatch):
     """Mistral's wire."""
+
+    batches = "/batch/jobs"
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class MistralBatch(OpenAIBatch):
             "endpoint": endpoint,
             "metadata": {"batchctl_intent": tag, "batchctl_run": run, "batchctl_chunk": str(chunk)},
         }
-        return identity(self._asked("post", JOBS, body=job), "create")
+        return identity(self._asked("post", self.batches, body=job), "create")
 
     def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:  # noqa: ARG002
         """As the contract says: every page is read and compared here, so that nothing rests on the server's filters."""
@@ -57,7 +57,7 @@ class MistralBatch(OpenAIBatch):
             "created_after": datetime.fromtimestamp(since, UTC).isoformat(),
         }
         for page in range(LIST_PAGES):
-            answer = json_object(self._asked("get", JOBS, query={**query, "page": page}), "GET " + JOBS)
+            answer = json_object(self._asked("get", self.batches, query={**query, "page": page}), "GET " + self.batches)
             total, jobs = whole(answer.get("total")), answer.get("data")
             if jobs is None and total == 0:  # an empty list may be left out
                 jobs = []
@@ -75,27 +75,17 @@ class MistralBatch(OpenAIBatch):
             if seen >= total:
                 break
             if not jobs:
-                raise OutcomeUnknown(f"{self.name} listed {seen} of {total} jobs and then none", where="GET " + JOBS)
+                raise OutcomeUnknown(
+                    f"{self.name} listed {seen} of {total} jobs and then none", where="GET " + self.batches
+                )
         else:
             raise OutcomeUnknown(
-                f"{self.name} listed more than {LIST_PAGES * PAGE_BATCHES:,} jobs", where="GET " + JOBS
+                f"{self.name} listed more than {LIST_PAGES * PAGE_BATCHES:,} jobs", where="GET " + self.batches
             )
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
-    def poll(self, batch_id: str) -> BatchStatus:
-        job = json_object(self._asked("get", f"{JOBS}/{batch_id}"), "poll")
-        if job.get("id") != batch_id:
-            raise OutcomeUnknown(f"{self.name} answered with another job", where=f"job `{batch_id}`")
-        return status_of(job)
-
-    def cancel(self, batch_id: str) -> None:
-        import openai
-
-        try:
-            self._asked("post", f"{JOBS}/{batch_id}/cancel")
-        except (openai.ConflictError, openai.BadRequestError, openai.UnprocessableEntityError):
-            if self.poll(batch_id).state is BatchState.RUNNING:
-                raise
+    def _read(self, batch: Mapping[str, Any]) -> BatchStatus:
+        return status_of(batch)
 
 
 def _candidate(job: Mapping[str, Any], staged: str, tag: str) -> Candidate | None:

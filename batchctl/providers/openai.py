@@ -16,6 +16,7 @@ from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -59,7 +60,7 @@ from batchctl.providers.http import (
 from batchctl.providers.openai_background import OpenAIBackground
 from batchctl.providers.params import in_words_of
 from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
-from batchctl.providers.strict_schema import strict_form
+from batchctl.providers.strict_schema import openai_part, strict_form
 
 ENDPOINTS = OPENAI.endpoints
 
@@ -85,6 +86,8 @@ CONNECT_SECONDS = 10.0
 
 class OpenAIBatch(OpenAIBackground):
     """The OpenAI wire, at OpenAI or at a server that `profile` describes."""
+
+    batches = "/batches"
 
     def __init__(
         self,
@@ -159,7 +162,7 @@ class OpenAIBatch(OpenAIBackground):
         notes: tuple[str, ...] = ()
         if schema is not None and mode != "prompt":
             sent, strict, notes = strict_form(schema)
-            body |= _schema_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
+            body |= openai_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
         return merged(body, params, OWN), notes + told
 
     def encode(self, request: Request) -> bytes:
@@ -328,9 +331,16 @@ class OpenAIBatch(OpenAIBackground):
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def poll(self, batch_id: str) -> BatchStatus:
-        batch = json_object(self._sdk.batches.with_raw_response.retrieve(batch_id), "poll")
+        batch = json_object(self._asked("get", self._place(batch_id)), "poll")
         if batch.get("id") != batch_id:
             raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
+        return self._read(batch)
+
+    def _place(self, batch_id: str) -> str:
+        return f"{self.batches}/{quote(batch_id, safe='')}"
+
+    def _read(self, batch: Mapping[str, Any]) -> BatchStatus:
+        """One batch object in our words."""
         return status_of(batch, self.profile)
 
     def results(self, handle: str) -> Iterator[bytes]:
@@ -346,9 +356,12 @@ class OpenAIBatch(OpenAIBackground):
         import openai
 
         try:
-            self._sdk.batches.cancel(batch_id)
+            self._asked("post", f"{self._place(batch_id)}/cancel")
         except openai.ConflictError:  # "Cannot cancel a batch with status ...": it has ended; poll tells how
             return
+        except (openai.BadRequestError, openai.UnprocessableEntityError):  # others say the same so
+            if self.poll(batch_id).state is BatchState.RUNNING:
+                raise
 
     def delete(self, staged: str) -> None:
         self._sdk.files.delete(staged)
@@ -367,7 +380,7 @@ class OpenAIBatch(OpenAIBackground):
 
     def live_post(self, endpoint: str) -> Post | None:
         key = self._key.checked()
-        check_address(self._base_url)
+        self._placed()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         named = {"OpenAI-Organization": self._organization, "OpenAI-Project": self._project}
         headers |= {name: value for name, value in named.items() if value}
@@ -376,7 +389,7 @@ class OpenAIBatch(OpenAIBackground):
     def live_error(self, status: int, headers: Mapping[str, str], body: Any) -> BatchctlError | None:
         if status in ROW_STATUSES:
             return None
-        error = body.get("error") if isinstance(body, dict) else None
+        error = body.get("error", body) if isinstance(body, dict) else None  # Mistral's body is the error itself
         facts = error if isinstance(error, dict) else {}
         return self._meaning(status, facts, headers, "no reason given", host(self._base_url))
 
@@ -479,17 +492,3 @@ def _refusal(complaints: tuple[LineError, ...]) -> Refusal:
     if any(one.code == "invalid_request" and one.param == "file_id" and one.line is None for one in complaints):
         return Refusal.ACCESS
     return Refusal.FILE
-
-
-def _schema_part(schema: Mapping[str, Any], *, strict: bool, chat: bool, tool: bool, name: str) -> dict[str, Any]:
-    if tool and chat:
-        function = {"name": name, "strict": strict, "parameters": schema}
-        choice = {"type": "function", "function": {"name": name}}
-        return {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
-    if tool:
-        function = {"type": "function", "name": name, "strict": strict, "parameters": schema}
-        return {"tools": [function], "tool_choice": {"type": "function", "name": name}}
-    form = {"name": name, "strict": strict, "schema": schema}
-    if chat:
-        return {"response_format": {"type": "json_schema", "json_schema": form}}
-    return {"text": {"format": {"type": "json_schema", **form}}}

@@ -60,3 +60,18 @@ def _each(schema: Mapping[str, Any], sent: dict[str, Any], pointer: str, finding
 
 
 STRICT = Dialect(NAME, NOT_EXPRESSIBLE, _each)
+
+
+def openai_part(schema: Mapping[str, Any], *, strict: bool, chat: bool, tool: bool, name: str) -> dict[str, Any]:
+    """The part of a request body that carries a schema: structured output, or the one tool that must be called."""
+    if tool and chat:
+        function = {"name": name, "strict": strict, "parameters": schema}
+        choice = {"type": "function", "function": {"name": name}}
+        return {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
+    if tool:
+        function = {"type": "function", "name": name, "strict": strict, "parameters": schema}
+        return {"tools": [function], "tool_choice": {"type": "function", "name": name}}
+    form = {"name": name, "strict": strict, "schema": schema}
+    if chat:
+        return {"response_format": {"type": "json_schema", "json_schema": form}}
+    return {"text": {"format": {"type": "json_schema", **form}}}

@@ -97,7 +97,7 @@ class TogetherBatch(OpenAIBatch):
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:  # noqa: ARG002  (no metadata)
         answer = json_object(
-            self._asked("post", "/batches", body={"input_file_id": staged, "endpoint": endpoint}), "create"
+            self._asked("post", self.batches, body={"input_file_id": staged, "endpoint": endpoint}), "create"
         )
         job = answer.get("job")
         if not isinstance(job, dict) or not has_id(job):
@@ -107,7 +107,7 @@ class TogetherBatch(OpenAIBatch):
     def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:  # noqa: ARG002
         """As the contract says, by the input file."""
         try:
-            jobs = orjson.loads(self._asked("get", "/batches").content)
+            jobs = orjson.loads(self._asked("get", self.batches).content)
         except orjson.JSONDecodeError:
             raise OutcomeUnknown("the answer to GET /batches is not JSON") from None
         if not isinstance(jobs, list) or not all(isinstance(one, dict) and has_id(one) for one in jobs):
@@ -119,20 +119,8 @@ class TogetherBatch(OpenAIBatch):
         ]
         return sorted(found, key=lambda one: (one.created_at or 0, one.batch_id))
 
-    def poll(self, batch_id: str) -> BatchStatus:
-        job = json_object(self._asked("get", f"/batches/{batch_id}"), "poll")
-        if job.get("id") != batch_id:
-            raise OutcomeUnknown(f"{self.name} answered with another batch", where=f"batch `{batch_id}`")
-        return status_of(job)
-
-    def cancel(self, batch_id: str) -> None:
-        import openai
-
-        try:
-            self._asked("post", f"/batches/{batch_id}/cancel")
-        except (openai.ConflictError, openai.BadRequestError, openai.UnprocessableEntityError):
-            if self.poll(batch_id).state is BatchState.RUNNING:
-                raise
+    def _read(self, batch: Mapping[str, Any]) -> BatchStatus:
+        return status_of(batch)
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

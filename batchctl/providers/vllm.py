@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from batchctl.files import blocks_of, make_directory, replacing, write_file
-from batchctl.model.batches import BatchState, BatchStatus, Candidate, LiveAnswer, Traits
+from batchctl.model.batches import BatchState, BatchStatus, Candidate, LiveAnswer, Post, Traits
 from batchctl.model.errors import BatchctlError, NotFound, UsageError
 from batchctl.providers.chunk_body import lines_in, opened
 from batchctl.providers.openai import OpenAIBatch
@@ -57,6 +57,8 @@ class VllmFiles(OpenAIBatch):
 
     def _at(self, name: str) -> Path:
         assert self._folder is not None, "a command that hands files out says where"
+        if Path(name).name != name:  # an id that a person typed
+            raise NotFound(f"there is no batch `{name}`", where=str(self._folder))
         return self._folder / name
 
     def command(self, batch_id: str, model: str) -> str:
@@ -117,6 +119,9 @@ class VllmFiles(OpenAIBatch):
 
     def delete(self, staged: str) -> None:
         self._at(staged).unlink(missing_ok=True)
+
+    def live_post(self, endpoint: str) -> Post | None:  # noqa: ARG002
+        return None
 
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:  # noqa: ARG002
         raise UsageError(

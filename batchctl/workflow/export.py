@@ -11,8 +11,7 @@ from dataclasses import replace
 from batchctl.ledger import queries
 from batchctl.model.errors import Exit, UsageError
 from batchctl.providers.vllm import VllmFiles
-from batchctl.workflow import reconcile
-from batchctl.workflow.money import cost
+from batchctl.workflow import lanes, money, reconcile
 from batchctl.workflow.prepare import prepared
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import SENDABLE, send_waiting
@@ -30,7 +29,8 @@ def export(options: Options, form: str, *, rows: str | None, resend_changed: boo
             effect="nothing was written",
             hint="use " + ", ".join(FORMATS),
         )
-    with opened(replace(options, overrides=(*options.overrides, f"model.provider={form}")), write=True) as workspace:
+    files = replace(options, overrides=(*options.overrides, f"model.provider={form}"), lane=money.BATCH)
+    with opened(files, write=True) as workspace:
         if workspace.job is None:
             raise UsageError("prepare takes a job file", effect="nothing was written", hint="batchctl prepare job.toml")
         first = prepared(workspace, rows=rows, resend_changed=resend_changed, keep_done=keep_done)
@@ -47,6 +47,7 @@ def _handed_out(workspace: Workspace, first: Report) -> Report:
     assert isinstance(files, VllmFiles)
     db = workspace.ledger.db
     told: list[int] = []
+    lanes.settle(workspace, run)
     if any(one.state in SENDABLE for one in queries.chunks(db, run.id)):
         reconcile.settle(workspace, provider, run)
         sent = send_waiting(workspace, provider, run)
@@ -63,7 +64,7 @@ def _handed_out(workspace: Workspace, first: Report) -> Report:
         first,
         exit=Exit.PENDING if commands else first.exit,
         balance=balance,
-        cost=cost(db, run, balance),
+        cost=money.cost(db, run, balance),
         lines=tuple(lines),
         next=f"batchctl poll {run.id}   (once vLLM has run)",
         facts={**first.facts, "export": plan.job.model.provider, "commands": commands},

@@ -43,6 +43,8 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
     settings = queries.settings(db, run.id)[run.settings]
     waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE]
     rows = plural(sum(one.requests for one in waiting), "row")
+    if not workspace.frozen_plan().codec().traits.live:
+        return money.BATCH, "files are handed out whole"
     if settings.provider == "openai-compatible":
         return money.LIVE, "few compatible servers have a batch API (`--lane batch` if yours has)"
     cap = money.output_cap(workspace.frozen_plan()) or 0

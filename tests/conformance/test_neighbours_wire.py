@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batchctl.judging.decide import Judge
 from batchctl.judging.openai import openai_line
 from batchctl.model.batches import BatchState, BatchStatus, Refusal
-from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, Rejected, Throttled, UsageError
+from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled, UsageError
 from batchctl.model.rows import Reason, Retry, RowState
 from batchctl.providers import KNOWN, mistral, provider_for, together
 from batchctl.providers.azure import AzureBatch
@@ -29,6 +29,7 @@ from batchctl.providers.openai import status_of as openai_status
 from batchctl.providers.params import in_words_of
 from batchctl.providers.profiles import AZURE, BY_HOST, CHAT, COMPATIBLE, EMBEDDINGS, RESPONSES, Profile
 from batchctl.providers.together import TogetherBatch
+from batchctl.providers.vllm import VllmFiles
 from tests.conformance.contract import CANARY, SCHEMA, TAG, Waits, everything
 from tests.conftest import SHARED
 
@@ -198,6 +199,30 @@ def said(message: dict[str, Any], finish: str) -> Any:
             RowState.PROVIDER_ERROR,
             "422, invalid: bad",
         ),
+        (
+            {
+                "custom_id": "a",
+                "response": {
+                    "status_code": 422,
+                    "body": {
+                        "object": "error",
+                        "message": {"detail": [{"msg": "no"}]},
+                        "type": "invalid",
+                        "code": None,
+                    },
+                },
+            },
+            RowState.PROVIDER_ERROR,
+            '422, invalid: [{"msg":"no"}]',
+        ),
+        (
+            {
+                "custom_id": "a",
+                "response": {"status_code": 401, "body": {"message": "Unauthorized", "request_id": "1"}},
+            },
+            RowState.PROVIDER_ERROR,
+            "401, Unauthorized",
+        ),
     ],
 )
 def test_lines_as_neighbours_write_them(line: Any, state: RowState, detail: str) -> None:
@@ -239,6 +264,27 @@ def test_a_recorded_answer_to_a_create_gives_the_id_of_the_job() -> None:
     with answering(TogetherBatch(api_key=CANARY), lambda _: httpx2.Response(200, content=body)) as provider:
         made = provider.create("file-1", endpoint=CHAT, tag=TAG, run="r", chunk=1)
     assert made == load("together/create_response")["job"]["id"]
+
+
+@pytest.mark.parametrize("provider", [MistralBatch, TogetherBatch, OpenAIBatch])
+def test_an_id_that_a_person_typed_stays_one_part_of_the_path(provider: Any) -> None:
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.raw_path)
+        return httpx2.Response(404, json={})
+
+    with answering(provider(api_key=CANARY), answer) as one:
+        for act in (one.poll, one.cancel):
+            with pytest.raises(openai.NotFoundError):
+                act("../files?x=1")
+    assert all(b"/..%2Ffiles%3Fx%3D1" in path for path in asked), asked
+
+
+def test_an_id_that_a_person_typed_stays_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(NotFound):
+        VllmFiles(folder=tmp_path / "vllm").poll("../secret")
 
 
 def test_every_page_of_jobs_is_read() -> None:

@@ -68,6 +68,22 @@ def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Comman
     assert set(paid.values()) == {1}
 
 
+@pytest.mark.parametrize("name", AT)
+def test_the_live_lane(name: str, new_job: NewJob, new_provider: NewProvider) -> None:
+    model, variable = AT[name]
+    vendor = new_provider(invalid=0.2)
+    where = f'base_url = "{vendor.url}{ADDRESSES[name]}"'
+    job = new_job(vendor, rows=12, model=f'provider = "{name}"\nname = "{model}"\n{where}')
+    job.marked = False
+    job.env[variable] = KEY
+    job.run("run", "--lane", "live", "--wait", code=(0, 3))
+    results = job.check_results()
+    assert {one["state"] for one in results.values()} <= {"completed", "invalid_output"}
+    assert sum(one["state"] == "completed" for one in results.values()) >= 6
+    assert not job.books.creates
+    assert not [one for one in vendor.calls("POST") if one["path"].endswith(("/batches", "/jobs", "/files"))]
+
+
 QUESTIONS = SHARED / "data" / "banking77" / "test.csv"
 SHAPE = (
     "id state output reason detail attempt copied_from usage cost_usd provider model batch_id request_id prompt_version"

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import NewJob
 from tests.support.jobs import JobFolder
 
@@ -98,3 +100,20 @@ def test_an_export_that_does_not_exist(new_job: NewJob) -> None:
     job.run("prepare", "--set", "model.provider=vllm", code=0)
     done = job.run("dry-run", "--set", "model.provider=vllm", "--rows", "1", code=2)
     assert "single requests" in done.err
+    done = job.run("submit", "--set", "model.provider=vllm", "--lane", "live", code=2)
+    assert "--lane batch" in done.err
+    assert job.run("prepare", "--export", "vllm", "--set", "lane.prefer=live", code=8)
+
+
+@pytest.mark.parametrize("point", ["K3", "K5", "K7", "K10", "K11:2"])
+def test_a_kill_while_handing_out_leaves_one_file_a_chunk(new_job: NewJob, point: str) -> None:
+    job = new_job(None, model=MODEL, limits="chunk_rows = 3")
+    assert job.run("prepare", "--export", "vllm", BATCHCTL_CRASH_AT=point).killed
+    commands = exported(job)
+    assert len(commands) == 2
+    assert job.check_balance()["submitted"] == 6
+    for command in commands:
+        ran(command, job.path)
+    job.run("poll", code=0)
+    job.run("validate", code=0)
+    assert job.check_balance()["completed"] == 6
