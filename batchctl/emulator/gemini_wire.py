@@ -144,6 +144,7 @@ class GeminiWire:
             web.post(BATCHES + "/{id:[^/:]+}:cancel", self.cancel_batch),
             web.delete(BATCHES + "/{id:[^/:]+}", self.delete_batch),
             web.post(MODELS + "{model:[^/:]+}:{method}", self.ask_model),
+            web.get(MODELS + "{model:[^/:]+}", self.get_model),
         ]
 
     def owns(self, path: str) -> bool:
@@ -224,10 +225,7 @@ class GeminiWire:
     async def ask_model(self, request: web.Request) -> web.StreamResponse:
         """A batch, one request, or a count of tokens: the method stands behind the model."""
         model, method = request.match_info["model"], request.match_info["method"]
-        models = self._context.settings.models
-        if (models and model not in models) or model.startswith("nonexistent"):
-            message = f"models/{model} is not found for API version v1beta, or is not supported for {method}."
-            raise RefusedError(message, status=404)
+        self._known(model)
         body = await body_read(request)
         if method in _CREATES:
             return self._create(f"models/{model}:{_CREATES[method]}", body)
@@ -236,6 +234,16 @@ class GeminiWire:
         if method not in _METHODS:
             raise RefusedError(status=404)
         return self._live(model, method, body)
+
+    def _known(self, model: str) -> None:
+        models = self._context.settings.models
+        if (models and model not in models) or model.startswith("nonexistent"):
+            message = f"models/{model} is not found for API version v1beta, or is not supported for this method."
+            raise RefusedError(message, status=404)
+
+    async def get_model(self, request: web.Request) -> web.StreamResponse:
+        self._known(request.match_info["model"])
+        return answered({"name": f"models/{request.match_info['model']}", "displayName": "Simulated"})
 
     def _create(self, endpoint: str, body: dict[str, Any]) -> web.StreamResponse:
         batch = fields(body, frozenset(("batch",)), "batch_request").get("batch", {})

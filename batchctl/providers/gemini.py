@@ -251,6 +251,16 @@ class GeminiBatch:
             if error.status != 403 or any(one["name"] == staged for one in self._listed(FILES, "files", "files/")):
                 raise
 
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: `GET /v1beta/models/{name}`, free."""
+        try:
+            self._rest.ask("GET", f"/v1beta/models/{quote(name.removeprefix('models/'), safe='')}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:
         started = time.monotonic()
         headers = {"Content-Type": "application/json"}
