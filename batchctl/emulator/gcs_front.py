@@ -6,12 +6,10 @@ Nothing of Cloud Storage is made up here: every answer is the server's own. Only
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import ClientSession, web
 from yarl import URL
 
-from batchctl.emulator.google_checks import RefusedError, odd
+from batchctl.emulator.google_checks import Storage
 from batchctl.emulator.vertex_batch import gcs_of
 from batchctl.emulator.wire import Context
 
@@ -21,7 +19,7 @@ _OWN = frozenset(
 )
 
 
-class GcsFront:
+class GcsFront(Storage):
     """A window on the Cloud Storage server. It has no batches of its own."""
 
     name = "gcs"
@@ -34,27 +32,6 @@ class GcsFront:
 
     def owns(self, path: str) -> bool:
         return path.startswith(PREFIX + "/")
-
-    def creates(self, path: str) -> bool:  # noqa: ARG002
-        return False
-
-    def refuse_stranger(self, request: web.Request) -> None:
-        """Who may come in is the storage server's business."""
-
-    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
-        return RefusedError(message, status=status, headers=headers)
-
-    def quota(self, headers: dict[str, str]) -> RefusedError:
-        return RefusedError("The billing account is disabled.", status=403, reason="BILLING_DISABLED", headers=headers)
-
-    def odd(self, error: BaseException) -> RefusedError:
-        return odd(error)
-
-    def shown(self, row: Any) -> dict[str, Any]:
-        raise NotImplementedError("Cloud Storage has no batches")
-
-    def others(self) -> None:
-        """Cloud Storage has no batches."""
 
     async def passed_on(self, request: web.Request) -> web.StreamResponse:
         address = gcs_of(self._context.settings)

@@ -21,7 +21,7 @@ from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import FILES, UPLOAD, WIRE, GeminiFiles, answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner, Rows
-from batchctl.emulator.google_checks import RefusedError, embed, fields, generate, need, odd
+from batchctl.emulator.google_checks import GoogleErrors, RefusedError, embed, fields, generate, need
 from batchctl.emulator.process import InStore, Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id
@@ -127,7 +127,7 @@ def _status(code: int, message: str) -> dict[str, Any]:
     return {"code": code, "message": message}
 
 
-class GeminiWire:
+class GeminiWire(GoogleErrors):
     """Everything under `/v1beta/`, `/upload/v1beta/` and `/download/v1beta/`."""
 
     name = WIRE
@@ -161,16 +161,6 @@ class GeminiWire:
             raise RefusedError(message, status=403)
         if key.startswith("sk-bad"):
             raise RefusedError("API key not valid. Please pass a valid API key.", reason="API_KEY_INVALID")
-
-    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
-        return RefusedError(message, status=status, headers=headers)
-
-    def quota(self, headers: dict[str, str]) -> RefusedError:
-        message = "This API method requires billing to be enabled."
-        return RefusedError(message, status=403, reason="BILLING_DISABLED", headers=headers)
-
-    def odd(self, error: BaseException) -> RefusedError:
-        return odd(error)
 
     def shown(self, row: Any) -> dict[str, Any]:
         """A batch as the service shows it."""

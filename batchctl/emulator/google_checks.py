@@ -74,6 +74,37 @@ class RefusedError(WireError):
         super().__init__(message, status=status, body={"error": error}, headers=headers)
 
 
+class GoogleErrors:
+    """The error answers that all wires of Google share; part of what a `Wire` needs."""
+
+    billing = "This API method requires billing to be enabled."
+
+    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
+        return RefusedError(message, status=status, headers=headers)
+
+    def quota(self, headers: dict[str, str]) -> RefusedError:
+        return RefusedError(self.billing, status=403, reason="BILLING_DISABLED", headers=headers)
+
+    def odd(self, error: BaseException) -> RefusedError:
+        return odd(error)
+
+
+class Storage(GoogleErrors):
+    """A wire that only stores: it asks nobody who he is, and has no batches."""
+
+    def creates(self, path: str) -> bool:  # noqa: ARG002
+        return False
+
+    def refuse_stranger(self, request: Any) -> None:
+        """On loopback nobody has to say who he is."""
+
+    def shown(self, row: Any) -> dict[str, Any]:
+        raise NotImplementedError("there are no batches here")
+
+    def others(self) -> None:
+        """There are no batches here."""
+
+
 def odd(error: BaseException) -> RefusedError:
     """The refusal of a request of a form that no check foresaw: it neither ends its batch nor passes as answered."""
     return RefusedError(f"Invalid request: {error}")

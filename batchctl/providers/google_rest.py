@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
-from batchctl.providers.http import check_address, host, is_local, not_sent, retry_after, whole
+from batchctl.providers.http import check_address, host, is_local, json_object, not_sent, retry_after, whole
 
 if TYPE_CHECKING:
     import httpx2
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
+LIST_PAGES = 100  # a list that never ends is an error, not a loop
 BILLING_REASONS = frozenset({"BILLING_DISABLED"})
 """`ErrorInfo.reason`s that no waiting cures (google.api.ErrorReason, read 2026-11-21)."""
 KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCOUNT_STATE_INVALID", "CONSUMER_INVALID"})
@@ -126,6 +127,27 @@ def blocks(file: BinaryIO) -> Iterator[bytes]:
     """A file as the body of a request; memory holds one block."""
     while block := file.read(BLOCK_BYTES):
         yield block
+
+
+def listed(rest: Rest, path: str, what: str, query: Mapping[str, str], *, name: str) -> Iterator[Any]:
+    """Everything in a list, over all its pages, empty ones too; whatever is no list raises: taken for an empty one, it
+    would be proof. An empty list is an empty object."""
+    asked = dict(query)
+    seen: set[str] = set()
+    for _ in range(LIST_PAGES):
+        page = json_object(rest.ask("GET", path, params=asked), f"GET {what}")
+        items = page.get(what, [])
+        if page.keys() - {what, "nextPageToken"} or not isinstance(items, list):
+            raise OutcomeUnknown(f"{name} answered with something else than a list", where=f"GET {what}")
+        yield from items
+        token = page.get("nextPageToken") or ""
+        if not token:
+            return
+        if not isinstance(token, str) or token in seen:
+            raise OutcomeUnknown(f"{name} lists the same page again and again", where=f"GET {what}")
+        seen.add(token)
+        asked["pageToken"] = token
+    raise OutcomeUnknown(f"{name} listed more than {LIST_PAGES} pages", where=f"GET {what}")
 
 
 def count_of(value: Any) -> int | None:

@@ -39,7 +39,7 @@ from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, Usa
 from batchctl.providers import google_body
 from batchctl.providers.google_bigquery import Tables
 from batchctl.providers.google_credentials import VARIABLE, Credentials, auth_outcome
-from batchctl.providers.google_rest import ApiError, Rest, count_of, outcome
+from batchctl.providers.google_rest import ApiError, Rest, count_of, listed, outcome
 from batchctl.providers.google_storage import Objects
 from batchctl.providers.http import epoch, host, is_local, json_object
 from batchctl.providers.vertex_places import Bucket, Dataset, Place, inputs_of, output_of
@@ -62,7 +62,6 @@ STATES = {
 REFUSALS = {3: Refusal.FILE, 5: Refusal.ACCESS, 7: Refusal.ACCESS, 8: Refusal.CAPACITY, 9: Refusal.FILE}
 """Codes (google.rpc.Code) of a job that failed and left no output; with any other code something may have run."""
 BIGQUERY = "https://bigquery.googleapis.com"
-LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_JOBS = 100
 _LABEL = re.compile(r"[^a-z0-9_-]")
 _PUBLISHED = re.compile(r"publishers/[a-z0-9-]+/models/[A-Za-z0-9@._-]+")
@@ -238,28 +237,14 @@ class VertexBatch:
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def _listed(self, since: int) -> Iterator[dict[str, Any]]:
-        """Jobs made since then, over all pages; whatever is no list raises. An empty list is an empty object."""
-        what, path = "batchPredictionJobs", f"{self._parent()}/batchPredictionJobs"
+        """Jobs made since then, each with a name."""
         query = {"pageSize": str(PAGE_JOBS)}
         if 0 < since < 2**35:
             query["filter"] = f'create_time>"{datetime.fromtimestamp(since, UTC):%Y-%m-%dT%H:%M:%SZ}"'
-        seen: set[str] = set()
-        for _ in range(LIST_PAGES):
-            page = json_object(self._rest.ask("GET", path, params=query), "GET " + what)
-            jobs = page.get(what, [])
-            if page.keys() - {what, "nextPageToken"} or not isinstance(jobs, list):
-                raise OutcomeUnknown(f"{self.name} answered with something else than a list", where="GET " + what)
-            for job in jobs:
-                _id(job, "GET " + what)
-                yield job
-            token = page.get("nextPageToken") or ""
-            if not token:
-                return
-            if not isinstance(token, str) or token in seen:
-                raise OutcomeUnknown(f"{self.name} lists the same page again and again", where="GET " + what)
-            seen.add(token)
-            query["pageToken"] = token
-        raise OutcomeUnknown(f"{self.name} listed more than {LIST_PAGES} pages", where="GET " + what)
+        what = "batchPredictionJobs"
+        for job in listed(self._rest, f"{self._parent()}/{what}", what, query, name=self.name):
+            _id(job, "GET " + what)
+            yield job
 
     def _job(self, batch_id: str) -> str:
         return f"{self._parent()}/batchPredictionJobs/{quote(batch_id, safe='')}"
