@@ -15,8 +15,9 @@ import orjson
 from aiohttp import web
 
 from batchctl.emulator.gemini_files import answered, body_read
-from batchctl.emulator.google_checks import RefusedError, Storage, need
+from batchctl.emulator.google_checks import GoogleErrors, RefusedError, need
 from batchctl.emulator.store import Store, new_id, private_file
+from batchctl.emulator.store_front import NoBatches
 from batchctl.emulator.wire import Context
 
 API = "/bigquery/v2/projects/{project}"
@@ -33,7 +34,7 @@ def table_path(store: Store, address: str) -> Path:
     return store.root / "tables" / f"{name}.jsonl"
 
 
-class BigQueryWire(Storage):
+class BigQueryWire(GoogleErrors, NoBatches):
     """Loads and tables. It has no batches of its own."""
 
     name = "bigquery"

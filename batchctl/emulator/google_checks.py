@@ -89,22 +89,6 @@ class GoogleErrors:
         return odd(error)
 
 
-class Storage(GoogleErrors):
-    """A wire that only stores: it asks nobody who he is, and has no batches."""
-
-    def creates(self, path: str) -> bool:  # noqa: ARG002
-        return False
-
-    def refuse_stranger(self, request: Any) -> None:
-        """On loopback nobody has to say who he is."""
-
-    def shown(self, row: Any) -> dict[str, Any]:
-        raise NotImplementedError("there are no batches here")
-
-    def others(self) -> None:
-        """There are no batches here."""
-
-
 def odd(error: BaseException) -> RefusedError:
     """The refusal of a request of a form that no check foresaw: it neither ends its batch nor passes as answered."""
     return RefusedError(f"Invalid request: {error}")

@@ -33,7 +33,7 @@ from batchctl.model.batches import (
 )
 from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
 from batchctl.providers import google_body
-from batchctl.providers.google_rest import ApiError, Rest, blocks, count_of, listed, outcome
+from batchctl.providers.google_rest import ApiError, Rest, Words, blocks, count_of, listed, outcome
 from batchctl.providers.http import Key, epoch, host, is_local, json_object
 
 METHODS = (google_body.GENERATE, google_body.EMBED)
@@ -259,13 +259,13 @@ class GeminiBatch:
     # --- what an exception means ------------------------------------------------------------------------------------
 
     def outcome(self, error: BaseException) -> BatchctlError | None:
-        return outcome(
-            error,
-            name=self.name,
-            where=host(self._base_url),
-            hidden=self._key.hidden_in,
+        words = Words(
+            self.name,
+            host(self._base_url),
+            self._key.hidden_in,
             credentials=f"the key in `{self._key.variable}` and the project it belongs to",
         )
+        return outcome(error, words)
 
 
 def endpoint_of(model: str) -> str:

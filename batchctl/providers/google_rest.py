@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
@@ -155,30 +156,40 @@ def count_of(value: Any) -> int | None:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
 
 
-def outcome(
-    error: BaseException, *, name: str, where: str, hidden: Callable[[str], str], credentials: str
-) -> BatchctlError | None:
-    """What an exception of `Rest` means. `hidden` takes secrets out of a text; `credentials` names what to check."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What errors say of a provider. `hidden` takes secrets out of a text; the rest names what a person may check."""
+
+    name: str
+    where: str
+    hidden: Callable[[str], str]
+    credentials: str
+    absent: str = "check the model's name, and that the credentials are of the same project"
+
+
+def outcome(error: BaseException, words: Words) -> BatchctlError | None:
+    """What an exception of `Rest` means."""
     import httpx2
 
     if isinstance(error, BatchctlError):
         return error
     if isinstance(error, ApiError):
-        return _of_status(error, name, where, hidden, credentials)
-    refused = not_sent(error, where)
+        return _of_status(error, words)
+    refused = not_sent(error, words.where)
     if refused is not None:
         return refused
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | httpx2.StreamError | ValueError):
-        return OutcomeUnknown(f"no usable answer from {where}: {type(error).__name__}")
+        return OutcomeUnknown(f"no usable answer from {words.where}: {type(error).__name__}")
     return None
 
 
-def _of_status(error: ApiError, name: str, where: str, hidden: Callable[[str], str], credentials: str) -> BatchctlError:
+def _of_status(error: ApiError, words: Words) -> BatchctlError:
+    where, hidden = words.where, words.hidden
     status, reasons = error.status, error.reasons
     word = str(error.error.get("status") or "")
     said = str(error.error.get("message") or "no message")
     shown = hidden(next(iter(sorted(reasons)), word))[:100]
-    text = f"{name} answered {status}" + (f" {shown}" if shown else "") + f": {hidden(said)[:300]}"
+    text = f"{words.name} answered {status}" + (f" {shown}" if shown else "") + f": {hidden(said)[:300]}"
     spent = status == 402 or reasons & BILLING_REASONS or (status == 429 and _DEPLETED in said)
     if status < 500 and spent:
         return Throttled(
@@ -190,11 +201,9 @@ def _of_status(error: ApiError, name: str, where: str, hidden: Callable[[str], s
             code="billing",
         )
     if status in (401, 403) or (status == 400 and reasons & KEY_REASONS):
-        return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {credentials}")
+        return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {words.credentials}")
     if status == 404:
-        return NotFound(
-            text, where=where, hint="check the model's name, and that the credentials are of the same project"
-        )
+        return NotFound(text, where=where, hint=words.absent)
     if status in (400, 405, 413, 422):
         return Rejected(text, where=where, effect="nothing was billed")
     if status == 429:

@@ -39,7 +39,7 @@ from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, Usa
 from batchctl.providers import google_body
 from batchctl.providers.google_bigquery import Tables
 from batchctl.providers.google_credentials import VARIABLE, Credentials, auth_outcome
-from batchctl.providers.google_rest import ApiError, Rest, count_of, listed, outcome
+from batchctl.providers.google_rest import ApiError, Rest, Words, count_of, listed, outcome
 from batchctl.providers.google_storage import Objects
 from batchctl.providers.http import epoch, host, is_local, json_object
 from batchctl.providers.vertex_places import Bucket, Dataset, Place, inputs_of, output_of
@@ -195,11 +195,16 @@ class VertexBatch:
         return f"/v1/projects/{quote(self._project(), safe='')}/locations/{quote(self._location, safe='')}"
 
     def _storage_client(self) -> Any:
+        from google.auth.transport.requests import AuthorizedSession
         from google.cloud import storage
 
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client(project=self._project())
-        return storage.Client(project=self._project(), credentials=self._credentials.get())
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        if not emulator:
+            return storage.Client(project=self._project(), credentials=self._credentials.get())
+        nobody = Credentials(local=True).get()
+        session: Any = AuthorizedSession(nobody)  # type: ignore[no-untyped-call]
+        session.trust_env = not is_local(emulator)  # a proxy is for what leaves this machine
+        return storage.Client(project=self._project(), credentials=nobody, _http=session)
 
     def close(self) -> None:
         self._rest.close()
@@ -287,14 +292,15 @@ class VertexBatch:
 
     def outcome(self, error: BaseException) -> BatchctlError | None:
         known = auth_outcome(error) or storage_error(error)
-        return outcome(
-            known or error,
-            name=self.name,
-            where=host(self._base_url),
-            hidden=self._credentials.hidden_in,
-            credentials=f"the account's roles in project `{self._given_project or 'of the credentials'}`, and its access "
-            "to the bucket",
+        project = self._given_project or "of the credentials"
+        words = Words(
+            self.name,
+            host(self._base_url),
+            self._credentials.hidden_in,
+            credentials=f"the account's roles in project `{project}`, and its access to the bucket",
+            absent="check the model's name and [model] location: some models are served from `global` only",
         )
+        return outcome(known or error, words)
 
 
 def storage_error(error: BaseException) -> BaseException | None:
