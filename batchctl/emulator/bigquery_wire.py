@@ -15,8 +15,9 @@ import orjson
 from aiohttp import web
 
 from batchctl.emulator.gemini_files import answered, body_read
-from batchctl.emulator.google_checks import RefusedError, need, odd
+from batchctl.emulator.google_checks import GoogleErrors, RefusedError, need
 from batchctl.emulator.store import Store, new_id, private_file
+from batchctl.emulator.store_front import NoBatches
 from batchctl.emulator.wire import Context
 
 API = "/bigquery/v2/projects/{project}"
@@ -33,7 +34,7 @@ def table_path(store: Store, address: str) -> Path:
     return store.root / "tables" / f"{name}.jsonl"
 
 
-class BigQueryWire:
+class BigQueryWire(GoogleErrors, NoBatches):
     """Loads and tables. It has no batches of its own."""
 
     name = "bigquery"
@@ -55,29 +56,6 @@ class BigQueryWire:
 
     def owns(self, path: str) -> bool:
         return path.startswith(("/bigquery/v2/", "/upload/bigquery/v2/"))
-
-    def creates(self, path: str) -> bool:  # noqa: ARG002
-        return False
-
-    def refuse_stranger(self, request: web.Request) -> None:
-        """On loopback nobody has to say who he is."""
-
-    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
-        return RefusedError(message, status=status, headers=headers)
-
-    def quota(self, headers: dict[str, str]) -> RefusedError:
-        return RefusedError(
-            "Billing has not been enabled for this project.", status=403, reason="BILLING_DISABLED", headers=headers
-        )
-
-    def odd(self, error: BaseException) -> RefusedError:
-        return odd(error)
-
-    def shown(self, row: Any) -> dict[str, Any]:
-        raise NotImplementedError("BigQuery has no batches")
-
-    def others(self) -> None:
-        """BigQuery has no batches."""
 
     def _path(self, request: web.Request) -> Path:
         place = request.match_info

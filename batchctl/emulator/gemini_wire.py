@@ -21,7 +21,7 @@ from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import FILES, UPLOAD, WIRE, GeminiFiles, answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner, Rows
-from batchctl.emulator.google_checks import RefusedError, embed, fields, generate, need, odd
+from batchctl.emulator.google_checks import GoogleErrors, RefusedError, embed, fields, generate, need
 from batchctl.emulator.process import InStore, Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id
@@ -127,7 +127,7 @@ def _status(code: int, message: str) -> dict[str, Any]:
     return {"code": code, "message": message}
 
 
-class GeminiWire:
+class GeminiWire(GoogleErrors):
     """Everything under `/v1beta/`, `/upload/v1beta/` and `/download/v1beta/`."""
 
     name = WIRE
@@ -144,6 +144,7 @@ class GeminiWire:
             web.post(BATCHES + "/{id:[^/:]+}:cancel", self.cancel_batch),
             web.delete(BATCHES + "/{id:[^/:]+}", self.delete_batch),
             web.post(MODELS + "{model:[^/:]+}:{method}", self.ask_model),
+            web.get(MODELS + "{model:[^/:]+}", self.get_model),
         ]
 
     def owns(self, path: str) -> bool:
@@ -160,16 +161,6 @@ class GeminiWire:
             raise RefusedError(message, status=403)
         if key.startswith("sk-bad"):
             raise RefusedError("API key not valid. Please pass a valid API key.", reason="API_KEY_INVALID")
-
-    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
-        return RefusedError(message, status=status, headers=headers)
-
-    def quota(self, headers: dict[str, str]) -> RefusedError:
-        message = "This API method requires billing to be enabled."
-        return RefusedError(message, status=403, reason="BILLING_DISABLED", headers=headers)
-
-    def odd(self, error: BaseException) -> RefusedError:
-        return odd(error)
 
     def shown(self, row: Any) -> dict[str, Any]:
         """A batch as the service shows it."""
@@ -224,10 +215,7 @@ class GeminiWire:
     async def ask_model(self, request: web.Request) -> web.StreamResponse:
         """A batch, one request, or a count of tokens: the method stands behind the model."""
         model, method = request.match_info["model"], request.match_info["method"]
-        models = self._context.settings.models
-        if (models and model not in models) or model.startswith("nonexistent"):
-            message = f"models/{model} is not found for API version v1beta, or is not supported for {method}."
-            raise RefusedError(message, status=404)
+        self._known(model)
         body = await body_read(request)
         if method in _CREATES:
             return self._create(f"models/{model}:{_CREATES[method]}", body)
@@ -236,6 +224,16 @@ class GeminiWire:
         if method not in _METHODS:
             raise RefusedError(status=404)
         return self._live(model, method, body)
+
+    def _known(self, model: str) -> None:
+        models = self._context.settings.models
+        if (models and model not in models) or model.startswith("nonexistent"):
+            message = f"models/{model} is not found for API version v1beta, or is not supported for this method."
+            raise RefusedError(message, status=404)
+
+    async def get_model(self, request: web.Request) -> web.StreamResponse:
+        self._known(request.match_info["model"])
+        return answered({"name": f"models/{request.match_info['model']}", "displayName": "Simulated"})
 
     def _create(self, endpoint: str, body: dict[str, Any]) -> web.StreamResponse:
         batch = fields(body, frozenset(("batch",)), "batch_request").get("batch", {})

@@ -74,6 +74,21 @@ class RefusedError(WireError):
         super().__init__(message, status=status, body={"error": error}, headers=headers)
 
 
+class GoogleErrors:
+    """The error answers that all wires of Google share; part of what a `Wire` needs."""
+
+    billing = "This API method requires billing to be enabled."
+
+    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
+        return RefusedError(message, status=status, headers=headers)
+
+    def quota(self, headers: dict[str, str]) -> RefusedError:
+        return RefusedError(self.billing, status=403, reason="BILLING_DISABLED", headers=headers)
+
+    def odd(self, error: BaseException) -> RefusedError:
+        return odd(error)
+
+
 def odd(error: BaseException) -> RefusedError:
     """The refusal of a request of a form that no check foresaw: it neither ends its batch nor passes as answered."""
     return RefusedError(f"Invalid request: {error}")

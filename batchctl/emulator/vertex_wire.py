@@ -20,7 +20,7 @@ from batchctl.emulator.call import CALL
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner
-from batchctl.emulator.google_checks import RefusedError, embed, fields, need, odd
+from batchctl.emulator.google_checks import GoogleErrors, RefusedError, embed, fields, need
 from batchctl.emulator.process import progress
 from batchctl.emulator.store import new_id
 from batchctl.emulator.vertex_batch import WIRE, checked, folder_of
@@ -51,7 +51,7 @@ _TABLE = re.compile(r"bq://[A-Za-z0-9.:_-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_-]+")
 _SINCE = re.compile(r'create_time>"([^"]+)"')
 
 
-class VertexWire:
+class VertexWire(GoogleErrors):
     """Everything under `/v1/projects/`."""
 
     name = WIRE
@@ -80,16 +80,6 @@ class VertexWire:
         """On loopback nobody has to say who he is; a token starting with `sk-bad` is one that has run out."""
         if request.headers.get("Authorization", "").startswith("Bearer sk-bad"):
             raise RefusedError(status=401, reason="ACCESS_TOKEN_EXPIRED")
-
-    def refusal(self, status: int, message: str = "", headers: dict[str, str] | None = None) -> RefusedError:
-        return RefusedError(message, status=status, headers=headers)
-
-    def quota(self, headers: dict[str, str]) -> RefusedError:
-        message = "This API method requires billing to be enabled."
-        return RefusedError(message, status=403, reason="BILLING_DISABLED", headers=headers)
-
-    def odd(self, error: BaseException) -> RefusedError:
-        return odd(error)
 
     def shown(self, row: Any) -> dict[str, Any]:
         """A job as the service shows it."""

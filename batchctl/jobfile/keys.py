@@ -122,7 +122,10 @@ class Model(_Table):
     region: Text | None = Field(default=None, description="bedrock: AWS region.")
     project: Text | None = Field(default=None, description="openai: project id; vertex: Google Cloud project.")
     location: Text | None = Field(default=None, description="vertex: location of the job, such as europe-west4.")
-    bucket: Text | None = Field(default=None, description="bedrock, vertex: where request and result files are kept.")
+    bucket: Text | None = Field(
+        default=None,
+        description="bedrock, vertex: where request and result files are kept; for vertex also bq://PROJECT.DATASET.",
+    )
     role_arn: Text | None = Field(default=None, description="bedrock: the role the service assumes.")
     api_version: Text | None = Field(default=None, description="azure-openai: API version.")
     organization: Text | None = Field(default=None, description="openai: organization id.")

@@ -8,8 +8,9 @@ caller that acts on it.
 Adding a provider is adding, under one name, what knows its *wire*:
 
 1. a module here, and its entry in `KNOWN` (`providers/__init__.py`). What modules over HTTP share is in `http.py`, what
-   reduces a JSON Schema to a vendor's dialect in `dialect.py`, what settings are called elsewhere in `params.py`. A
-   server that differs from OpenAI in data alone is a `Profile` (`profiles.py`) and needs no module;
+   reduces a JSON Schema to a vendor's dialect in `dialect.py`, what settings are called elsewhere in `params.py`. Where
+   a vendor has the model in its address and not in its requests, the endpoint carries it (`google_body.py`). A server
+   that differs from OpenAI in data alone is a `Profile` (`profiles.py`) and needs no module;
 2. a reader in `judging/wires.py`: from a result line to `Extracted`. `Traits.wire` names it; several providers may speak
    one wire;
 3. a wire in `batchctl/emulator` (its `Wire` says what is needed), entered in `emulator/wires.py`;

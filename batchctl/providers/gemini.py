@@ -33,7 +33,7 @@ from batchctl.model.batches import (
 )
 from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
 from batchctl.providers import google_body
-from batchctl.providers.google_rest import ApiError, Rest, blocks, count_of, outcome
+from batchctl.providers.google_rest import ApiError, Rest, Words, blocks, count_of, listed, outcome
 from batchctl.providers.http import Key, epoch, host, is_local, json_object
 
 METHODS = (google_body.GENERATE, google_body.EMBED)
@@ -54,7 +54,6 @@ PREFIXES = ("BATCH_STATE_", "JOB_STATE_")
 REFUSALS = {3: Refusal.FILE, 5: Refusal.ACCESS, 7: Refusal.ACCESS, 8: Refusal.CAPACITY, 9: Refusal.ACCESS}
 """Codes (google.rpc.Code) of a batch that failed before anything ran; any other failure may have come later."""
 BATCHES, FILES, UPLOAD = "/v1beta/batches", "/v1beta/files", "/upload/v1beta/files"
-LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_ITEMS = 100
 
 
@@ -203,25 +202,10 @@ class GeminiBatch:
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def _listed(self, path: str, what: str, prefix: str) -> Iterator[dict[str, Any]]:
-        """Everything in a list, over all its pages; whatever is no list raises. An empty list is an empty object."""
-        token = ""
-        seen: set[str] = set()
-        for _ in range(LIST_PAGES):
-            query = {"pageSize": str(PAGE_ITEMS), **({"pageToken": token} if token else {})}
-            page = json_object(self._rest.ask("GET", path, params=query), f"GET {path}")
-            items = page.get(what, [])
-            if page.keys() - {what, "nextPageToken"} or not isinstance(items, list):
-                raise OutcomeUnknown(f"{self.name} answered with something else than a list", where=f"GET {path}")
-            for one in items:
-                _named(one, prefix, f"GET {path}")
-                yield one
-            token = page.get("nextPageToken") or ""
-            if not token:
-                return
-            if not isinstance(token, str) or token in seen:
-                raise OutcomeUnknown(f"{self.name} lists the same page again and again", where=f"GET {path}")
-            seen.add(token)
-        raise OutcomeUnknown(f"{self.name} listed more than {LIST_PAGES} pages", where=f"GET {path}")
+        """All of a list, each with the name it must have."""
+        for one in listed(self._rest, path, what, {"pageSize": str(PAGE_ITEMS)}, name=self.name):
+            _named(one, prefix, f"GET {what}")
+            yield one
 
     def poll(self, batch_id: str) -> BatchStatus:
         operation = json_object(self._rest.ask("GET", _batch(batch_id)), "poll")
@@ -251,6 +235,16 @@ class GeminiBatch:
             if error.status != 403 or any(one["name"] == staged for one in self._listed(FILES, "files", "files/")):
                 raise
 
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: `GET /v1beta/models/{name}`, free."""
+        try:
+            self._rest.ask("GET", f"/v1beta/models/{quote(name.removeprefix('models/'), safe='')}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:
         started = time.monotonic()
         headers = {"Content-Type": "application/json"}
@@ -265,13 +259,13 @@ class GeminiBatch:
     # --- what an exception means ------------------------------------------------------------------------------------
 
     def outcome(self, error: BaseException) -> BatchctlError | None:
-        return outcome(
-            error,
-            name=self.name,
-            where=host(self._base_url),
-            hidden=self._key.hidden_in,
+        words = Words(
+            self.name,
+            host(self._base_url),
+            self._key.hidden_in,
             credentials=f"the key in `{self._key.variable}` and the project it belongs to",
         )
+        return outcome(error, words)
 
 
 def endpoint_of(model: str) -> str:

@@ -18,6 +18,7 @@ import orjson
 from batchctl.model.errors import UsageError
 from batchctl.providers.google_schema import schema_part
 from batchctl.providers.http import merged
+from batchctl.providers.params import in_words_of
 
 GENERATE, EMBED = "generateContent", "embedContent"
 _SETTINGS = (
@@ -32,7 +33,6 @@ TOP = frozenset(
     ["safetySettings", "tools", "toolConfig", "cachedContent", "labels", "modelArmorConfig", "generationConfig"]
 )
 OWN = ("model", "contents", "content", "systemInstruction", "system_instruction")
-FOREIGN = ("max_tokens", "max_completion_tokens")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
 """`reasoning.effort` in tokens for models before Gemini 3, which know no levels (ai.google.dev/gemini-api/docs/openai,
 read 2026-11-21; `minimal` is ours, the smallest that every such model takes)."""
@@ -57,17 +57,10 @@ def body(
     schema_name: str,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The request for one row, and notes. `UsageError` for what the vendor would refuse in every row."""
-    foreign = next((one for one in FOREIGN if one in params), None)
-    if foreign is not None:
-        raise UsageError(
-            f"the provider knows no `{foreign}`: every request would be refused",
-            where="[model] params",
-            effect="nothing was written",
-            hint=f"write max_output_tokens = {params[foreign]}",
-        )
+    params, renamed = in_words_of(params, caps=("max_output_tokens", "maxOutputTokens"), nested_effort=True)
     if method_of(model) == EMBED:
         text = prompt if system is None else f"{system}\n\n{prompt}"
-        return merged({"content": {"parts": [{"text": text}]}}, _camel_keys(params), OWN), ()
+        return merged({"content": {"parts": [{"text": text}]}}, _camel_keys(params), OWN), renamed
     request: dict[str, Any] = {}
     if system is not None:
         request["systemInstruction"] = {"parts": [{"text": system}]}
@@ -77,7 +70,7 @@ def body(
         part, notes = schema_part(schema, tool=mode == "tool", name=schema_name)
         request |= part
     given, told = _placed(params, model)
-    return merged(request, given, OWN), (*told, *notes)
+    return merged(request, given, OWN), (*renamed, *told, *notes)
 
 
 def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -94,6 +87,8 @@ def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tupl
                 )
             config |= _camel_keys(value)
         elif name in SETTINGS:
+            if name in config:
+                raise UsageError(f"`{key}` is set twice", where="[model] params", effect="nothing was written")
             config[name] = value
         elif key == "reasoning":
             config["thinkingConfig"], notes = _thinking(value, model)

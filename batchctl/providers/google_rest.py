@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
-from batchctl.providers.http import check_address, host, is_local, not_sent, retry_after, whole
+from batchctl.providers.http import check_address, host, is_local, json_object, not_sent, retry_after, whole
 
 if TYPE_CHECKING:
     import httpx2
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
+LIST_PAGES = 100  # a list that never ends is an error, not a loop
 BILLING_REASONS = frozenset({"BILLING_DISABLED"})
 """`ErrorInfo.reason`s that no waiting cures (google.api.ErrorReason, read 2026-11-21)."""
 KEY_REASONS = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCOUNT_STATE_INVALID", "CONSUMER_INVALID"})
@@ -128,35 +130,66 @@ def blocks(file: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
+def listed(rest: Rest, path: str, what: str, query: Mapping[str, str], *, name: str) -> Iterator[Any]:
+    """Everything in a list, over all its pages, empty ones too; whatever is no list raises: taken for an empty one, it
+    would be proof. An empty list is an empty object."""
+    asked = dict(query)
+    seen: set[str] = set()
+    for _ in range(LIST_PAGES):
+        page = json_object(rest.ask("GET", path, params=asked), f"GET {what}")
+        items = page.get(what, [])
+        if page.keys() - {what, "nextPageToken"} or not isinstance(items, list):
+            raise OutcomeUnknown(f"{name} answered with something else than a list", where=f"GET {what}")
+        yield from items
+        token = page.get("nextPageToken") or ""
+        if not token:
+            return
+        if not isinstance(token, str) or token in seen:
+            raise OutcomeUnknown(f"{name} lists the same page again and again", where=f"GET {what}")
+        seen.add(token)
+        asked["pageToken"] = token
+    raise OutcomeUnknown(f"{name} listed more than {LIST_PAGES} pages", where=f"GET {what}")
+
+
 def count_of(value: Any) -> int | None:
     """A whole number, which Google writes as text; None for "-1", which means that it is not known."""
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
 
 
-def outcome(
-    error: BaseException, *, name: str, where: str, hidden: Callable[[str], str], credentials: str
-) -> BatchctlError | None:
-    """What an exception of `Rest` means. `hidden` takes secrets out of a text; `credentials` names what to check."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What errors say of a provider. `hidden` takes secrets out of a text; the rest names what a person may check."""
+
+    name: str
+    where: str
+    hidden: Callable[[str], str]
+    credentials: str
+    absent: str = "check the model's name, and that the credentials are of the same project"
+
+
+def outcome(error: BaseException, words: Words) -> BatchctlError | None:
+    """What an exception of `Rest` means."""
     import httpx2
 
     if isinstance(error, BatchctlError):
         return error
     if isinstance(error, ApiError):
-        return _of_status(error, name, where, hidden, credentials)
-    refused = not_sent(error, where)
+        return _of_status(error, words)
+    refused = not_sent(error, words.where)
     if refused is not None:
         return refused
     if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | httpx2.StreamError | ValueError):
-        return OutcomeUnknown(f"no usable answer from {where}: {type(error).__name__}")
+        return OutcomeUnknown(f"no usable answer from {words.where}: {type(error).__name__}")
     return None
 
 
-def _of_status(error: ApiError, name: str, where: str, hidden: Callable[[str], str], credentials: str) -> BatchctlError:
+def _of_status(error: ApiError, words: Words) -> BatchctlError:
+    where, hidden = words.where, words.hidden
     status, reasons = error.status, error.reasons
     word = str(error.error.get("status") or "")
     said = str(error.error.get("message") or "no message")
     shown = hidden(next(iter(sorted(reasons)), word))[:100]
-    text = f"{name} answered {status}" + (f" {shown}" if shown else "") + f": {hidden(said)[:300]}"
+    text = f"{words.name} answered {status}" + (f" {shown}" if shown else "") + f": {hidden(said)[:300]}"
     spent = status == 402 or reasons & BILLING_REASONS or (status == 429 and _DEPLETED in said)
     if status < 500 and spent:
         return Throttled(
@@ -168,11 +201,9 @@ def _of_status(error: ApiError, name: str, where: str, hidden: Callable[[str], s
             code="billing",
         )
     if status in (401, 403) or (status == 400 and reasons & KEY_REASONS):
-        return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {credentials}")
+        return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {words.credentials}")
     if status == 404:
-        return NotFound(
-            text, where=where, hint="check the model's name, and that the credentials are of the same project"
-        )
+        return NotFound(text, where=where, hint=words.absent)
     if status in (400, 405, 413, 422):
         return Rejected(text, where=where, effect="nothing was billed")
     if status == 429:

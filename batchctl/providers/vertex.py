@@ -39,7 +39,7 @@ from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, Usa
 from batchctl.providers import google_body
 from batchctl.providers.google_bigquery import Tables
 from batchctl.providers.google_credentials import VARIABLE, Credentials, auth_outcome
-from batchctl.providers.google_rest import ApiError, Rest, count_of, outcome
+from batchctl.providers.google_rest import ApiError, Rest, Words, count_of, listed, outcome
 from batchctl.providers.google_storage import Objects
 from batchctl.providers.http import epoch, host, is_local, json_object
 from batchctl.providers.vertex_places import Bucket, Dataset, Place, inputs_of, output_of
@@ -62,7 +62,6 @@ STATES = {
 REFUSALS = {3: Refusal.FILE, 5: Refusal.ACCESS, 7: Refusal.ACCESS, 8: Refusal.CAPACITY, 9: Refusal.FILE}
 """Codes (google.rpc.Code) of a job that failed and left no output; with any other code something may have run."""
 BIGQUERY = "https://bigquery.googleapis.com"
-LIST_PAGES = 100  # a list that never ends is an error, not a loop
 PAGE_JOBS = 100
 _LABEL = re.compile(r"[^a-z0-9_-]")
 _PUBLISHED = re.compile(r"publishers/[a-z0-9-]+/models/[A-Za-z0-9@._-]+")
@@ -196,11 +195,16 @@ class VertexBatch:
         return f"/v1/projects/{quote(self._project(), safe='')}/locations/{quote(self._location, safe='')}"
 
     def _storage_client(self) -> Any:
+        from google.auth.transport.requests import AuthorizedSession
         from google.cloud import storage
 
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client(project=self._project())
-        return storage.Client(project=self._project(), credentials=self._credentials.get())
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+        if not emulator:
+            return storage.Client(project=self._project(), credentials=self._credentials.get())
+        nobody = Credentials(local=True).get()
+        session: Any = AuthorizedSession(nobody)  # type: ignore[no-untyped-call]
+        session.trust_env = not is_local(emulator)  # a proxy is for what leaves this machine
+        return storage.Client(project=self._project(), credentials=nobody, _http=session)
 
     def close(self) -> None:
         self._rest.close()
@@ -238,28 +242,14 @@ class VertexBatch:
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
 
     def _listed(self, since: int) -> Iterator[dict[str, Any]]:
-        """Jobs made since then, over all pages; whatever is no list raises. An empty list is an empty object."""
-        what, path = "batchPredictionJobs", f"{self._parent()}/batchPredictionJobs"
+        """Jobs made since then, each with a name."""
         query = {"pageSize": str(PAGE_JOBS)}
         if 0 < since < 2**35:
             query["filter"] = f'create_time>"{datetime.fromtimestamp(since, UTC):%Y-%m-%dT%H:%M:%SZ}"'
-        seen: set[str] = set()
-        for _ in range(LIST_PAGES):
-            page = json_object(self._rest.ask("GET", path, params=query), "GET " + what)
-            jobs = page.get(what, [])
-            if page.keys() - {what, "nextPageToken"} or not isinstance(jobs, list):
-                raise OutcomeUnknown(f"{self.name} answered with something else than a list", where="GET " + what)
-            for job in jobs:
-                _id(job, "GET " + what)
-                yield job
-            token = page.get("nextPageToken") or ""
-            if not token:
-                return
-            if not isinstance(token, str) or token in seen:
-                raise OutcomeUnknown(f"{self.name} lists the same page again and again", where="GET " + what)
-            seen.add(token)
-            query["pageToken"] = token
-        raise OutcomeUnknown(f"{self.name} listed more than {LIST_PAGES} pages", where="GET " + what)
+        what = "batchPredictionJobs"
+        for job in listed(self._rest, f"{self._parent()}/{what}", what, query, name=self.name):
+            _id(job, "GET " + what)
+            yield job
 
     def _job(self, batch_id: str) -> str:
         return f"{self._parent()}/batchPredictionJobs/{quote(batch_id, safe='')}"
@@ -302,14 +292,15 @@ class VertexBatch:
 
     def outcome(self, error: BaseException) -> BatchctlError | None:
         known = auth_outcome(error) or storage_error(error)
-        return outcome(
-            known or error,
-            name=self.name,
-            where=host(self._base_url),
-            hidden=self._credentials.hidden_in,
-            credentials=f"the account's roles in project `{self._given_project or 'of the credentials'}`, and its access "
-            "to the bucket",
+        project = self._given_project or "of the credentials"
+        words = Words(
+            self.name,
+            host(self._base_url),
+            self._credentials.hidden_in,
+            credentials=f"the account's roles in project `{project}`, and its access to the bucket",
+            absent="check the model's name and [model] location: some models are served from `global` only",
         )
+        return outcome(known or error, words)
 
 
 def storage_error(error: BaseException) -> BaseException | None:

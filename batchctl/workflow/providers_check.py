@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from batchctl.files import write_file
+from batchctl.model.batches import Request
 from batchctl.model.errors import BatchctlError, Exit, NotFound
 from batchctl.providers.guard import Guarded
 from batchctl.workflow.reports import Report
 from batchctl.workflow.workspace import Options, opened
-
-_LINE = b'{"custom_id":"batchctl-check","method":"POST","url":"/v1/responses","body":{}}\n'
-"""One line of a file that is uploaded, never named in a batch, and deleted again."""
 
 
 def providers_check(options: Options) -> Report:
@@ -26,6 +24,8 @@ def providers_check(options: Options) -> Report:
         assert plan is not None
         provider = workspace.provider(plan)
         model = plan.job.model.name
+        # One line of a file that is uploaded, never named in a batch, and deleted again.
+        line = provider.provider.encode(Request("batchctl-check", plan.endpoint, {"check": "batchctl"})) + b"\n"
         found: list[dict[str, Any]] = []
         code = Exit.OK
 
@@ -44,7 +44,7 @@ def providers_check(options: Options) -> Report:
         def listed() -> str:
             with tempfile.TemporaryDirectory() as folder:
                 chunk = Path(folder) / "0001.jsonl"
-                write_file(chunk, _LINE)
+                write_file(chunk, line)
                 staged = "batchctl-check" if provider.traits.uploads else str(chunk)
                 provider.find(staged, tag=f"batchctl-check-{secrets.token_hex(8)}", since=int(time.time()))
             return "batches can be listed"
@@ -52,7 +52,7 @@ def providers_check(options: Options) -> Report:
         tried("key", lambda: "is set" if provider.account() else "none is needed")
         tried("batches", listed)
         if provider.traits.uploads:
-            tried("upload", lambda: _uploaded(provider))
+            tried("upload", lambda: _uploaded(provider, line))
         tried("model", lambda: _known(provider, model))
         for one in found:
             if one["check"] == "model" and one["ok"] and one["detail"] == NOT_VERIFIED:
@@ -79,11 +79,11 @@ def providers_check(options: Options) -> Report:
 NOT_VERIFIED = "not verified: the provider has no free way to ask"
 
 
-def _uploaded(provider: Guarded) -> str:
+def _uploaded(provider: Guarded, line: bytes) -> str:
     """A small file put where chunks go, and taken away again."""
     with tempfile.TemporaryDirectory() as folder:
         chunk = Path(folder) / "0001.jsonl"
-        write_file(chunk, _LINE)
+        write_file(chunk, line)
         staged = provider.stage(chunk, name=f"batchctl-check-{secrets.token_hex(8)}.jsonl")
     provider.delete(staged)
     return "a small file was stored and deleted"

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from tests.conftest import NewJob, NewProvider
+from tests.support.gcs import Gcs
 from tests.support.jobs import JobFolder
 
-MODELS = {"openai": "gpt-5.4-mini", "anthropic": "claude-haiku-4-5"}
+MODELS = {"openai": "gpt-5.4-mini", "anthropic": "claude-haiku-4-5", "gemini": "gemini-2.5-flash"}
 
 
 def checks(job: JobFolder, code: int, **env: str) -> dict[str, bool | None]:
@@ -24,7 +25,7 @@ def test_everything_works(new_job: NewJob, new_provider: NewProvider, name: str)
     job = new_job(provider, model=f'provider = "{name}"\nname = "{MODELS[name]}"')
     assert set(checks(job, 0).values()) == {True}
     assert (job.books.creates, job.books.live) == ([], 0)
-    if name == "openai":
+    if name != "anthropic":
         left = [one["path"] for one in provider.calls("DELETE")]
         assert len(left) == 1, "what was uploaded is deleted again"
 
@@ -34,6 +35,24 @@ def test_a_model_that_is_not_there(new_job: NewJob, new_provider: NewProvider, n
     job = new_job(new_provider(), model=f'provider = "{name}"\nname = "nonexistent-1"')
     done = job.run("providers", "check", code=10)
     assert "nonexistent-1` is not there for this key" in done.err + done.out
+
+
+@pytest.mark.parametrize("place", ["gcs", "bigquery"])
+def test_vertex_stores_and_lists_and_cannot_tell_about_the_model(
+    new_job: NewJob, new_provider: NewProvider, gcs: Gcs, place: str
+) -> None:
+    bucket = gcs.bucket() if place == "gcs" else "bq://a-project.batchctl"
+    job = new_job(
+        new_provider(gcs=gcs.url), model=f'provider = "vertex"\nname = "gemini-2.5-flash"\nbucket = "{bucket}"'
+    )
+    assert checks(job, 0) == {"key": True, "batches": True, "upload": True, "model": None}
+    assert (job.books.creates, job.books.live) == ([], 0)
+
+
+def test_a_bucket_that_is_not_there(new_job: NewJob, new_provider: NewProvider, gcs: Gcs) -> None:
+    model = 'provider = "vertex"\nname = "gemini-2.5-flash"\nbucket = "no-such-bucket"'
+    job = new_job(new_provider(gcs=gcs.url), model=model)
+    assert checks(job, 10)["upload"] is False
 
 
 @pytest.mark.parametrize("key", ["", "sk-bad"])

@@ -230,8 +230,8 @@ def test_an_effort_is_said_in_the_vendors_words_and_told(model: str, effort: str
 @pytest.mark.parametrize(
     "params",
     [
-        {"max_tokens": 7},
-        {"max_completion_tokens": 7},
+        {"max_tokens": 7, "max_output_tokens": 8},
+        {"maxOutputTokens": 7, "max_output_tokens": 8},
         {"reasoning": {"effort": "huge"}},
         {"reasoning": {"effort": "low", "summary": "auto"}},
         {"generationConfig": "hot"},
@@ -243,6 +243,13 @@ def test_an_effort_is_said_in_the_vendors_words_and_told(model: str, effort: str
 def test_what_every_row_would_be_refused_for_is_refused_at_once(params: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         written(params=params)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_another_vendors_name_for_the_cap_is_translated_and_told(name: str) -> None:
+    body, notes = written(params={name: 7, "reasoning_effort": "low"})
+    assert body["generationConfig"] == {"maxOutputTokens": 7, "thinkingConfig": {"thinkingBudget": 1024}}
+    assert notes[0] == f"params: `{name}` is sent as `max_output_tokens`"
 
 
 def test_a_schema_is_sent_as_tool() -> None:

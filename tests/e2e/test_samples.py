@@ -67,7 +67,7 @@ def emulator(tmp_path: Path, gcs: Gcs) -> Any:
     started.stop()
 
 
-@pytest.mark.parametrize("where", ["gemini", "vertex gcs", "vertex bigquery"])
+@pytest.mark.parametrize("where", ["gemini", "vertex gcs", pytest.param("vertex bigquery", marks=pytest.mark.slow)])
 def test_the_sample_on(where: str, emulator: ProviderProcess, commands: Commands, tmp_path: Path, gcs: Gcs) -> None:
     name, _, storage = where.partition(" ")
     sets = {"provider": name, "name": "gemini-2.5-flash"}

@@ -19,7 +19,12 @@ from tests.support.provider import Provider, until
 GEMINI = "gemini-2.5-flash"
 MARKS = {"gemini": "POST /v1beta/models/*:batchGenerateContent", "vertex": "POST /v1/projects/*/batchPredictionJobs"}
 LISTS = {"gemini": "GET /v1beta/batches", "vertex": "GET /v1/projects/*/batchPredictionJobs"}
-PLACES = ("gemini", "vertex gcs", "vertex bigquery")
+SLOW = pytest.mark.slow
+BIGQUERY = pytest.param("vertex bigquery", marks=SLOW)
+
+
+def slow(where: str) -> Any:
+    return pytest.param(where, marks=SLOW)
 
 
 @dataclass
@@ -63,7 +68,7 @@ def start(new_job: NewJob, new_provider: NewProvider, gcs: Gcs) -> Start:
     return begin
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", ["gemini", "vertex gcs", BIGQUERY])
 def test_a_create_whose_answer_is_lost_is_found_by_its_mark(start: Start, where: str) -> None:
     case = start(where)
     case.provider.fault(case.create, "drop-after")
@@ -72,7 +77,7 @@ def test_a_create_whose_answer_is_lost_is_found_by_its_mark(start: Start, where:
     assert len(case.job.books.creates) == 2
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", ["gemini", slow("vertex gcs"), BIGQUERY])
 def test_a_create_that_acts_late_finds_its_input_gone(start: Start, where: str) -> None:
     case = start(where)
     case.provider.fault(case.create, "late", seconds=1.5)
@@ -83,8 +88,18 @@ def test_a_create_that_acts_late_finds_its_input_gone(start: Start, where: str) 
     assert [one["rows_billed"] for one in late] == [0]
 
 
-@pytest.mark.parametrize("point", ["K5", "K7", "K10"])
-@pytest.mark.parametrize("where", ["gemini", "vertex gcs", pytest.param("vertex bigquery", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("where", "point"),
+    [
+        ("vertex gcs", "K7"),
+        *(
+            pytest.param(where, point, marks=SLOW)
+            for where in ("gemini", "vertex gcs", "vertex bigquery")
+            for point in ("K5", "K6", "K7", "K10", "K11")
+            if (where, point) != ("vertex gcs", "K7")
+        ),
+    ],
+)
 def test_killed_at_every_point_of_sending(start: Start, where: str, point: str) -> None:
     case = start(where)
     assert case.job.run("run", "--wait", BATCHCTL_CRASH_AT=point).killed
@@ -94,7 +109,7 @@ def test_killed_at_every_point_of_sending(start: Start, where: str, point: str) 
     assert len(case.job.books.creates) == 2
 
 
-@pytest.mark.parametrize("where", ["gemini", "vertex gcs"])
+@pytest.mark.parametrize("where", ["gemini", slow("vertex gcs")])
 def test_a_list_that_cannot_be_read_is_no_proof_of_absence(start: Start, where: str) -> None:
     case = start(where)
     case.provider.fault(case.create, "drop-after")
@@ -107,7 +122,7 @@ def test_a_list_that_cannot_be_read_is_no_proof_of_absence(start: Start, where: 
     assert len(case.job.books.creates) == 2
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", ["gemini", "vertex gcs", BIGQUERY])
 def test_what_was_done_before_a_batch_expired_is_kept_and_only_the_rest_is_sent_again(start: Start, where: str) -> None:
     """Gemini says that an expired batch has no results; Vertex leaves what it has."""
     case = start(where, latency="1h", window=3600)
@@ -121,7 +136,7 @@ def test_what_was_done_before_a_batch_expired_is_kept_and_only_the_rest_is_sent_
     assert len(case.job.books.rows) == balance["completed"]
 
 
-@pytest.mark.parametrize("where", ["gemini", "vertex gcs"])
+@pytest.mark.parametrize("where", [slow("gemini"), "vertex gcs"])
 def test_no_credit_stops_and_a_full_queue_waits(start: Start, where: str) -> None:
     case = start(where)
     case.provider.fault(case.create, "insufficient_quota", nth="every")
@@ -133,7 +148,7 @@ def test_no_credit_stops_and_a_full_queue_waits(start: Start, where: str) -> Non
     case.finished()
 
 
-@pytest.mark.parametrize("where", ["gemini", "vertex gcs"])
+@pytest.mark.parametrize("where", ["gemini", slow("vertex gcs")])
 def test_a_queue_of_tokens_that_is_full_takes_the_chunks_one_after_the_other(start: Start, where: str) -> None:
     """The job fails for want of room after it was created: nothing ran, and it is sent again."""
     case = start(where, enqueued_token_limit=800, latency="300ms")
