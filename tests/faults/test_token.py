@@ -366,7 +366,9 @@ def test_the_sample_runs_with_a_closed_balance(
     text = (sample / "job.toml").read_text()
     head, tail = text.split("\n[model]")[0], text.split("\n[emulator]")[0].split("\n[sample]")[1]
     keys = model_keys(s3.bucket()) + "\nparams = { inferenceConfig = { maxTokens = 400 } }"
-    job_text = f"{head}\n[model]\n{keys}\n\n[sample]{tail}".replace('name    = "support-tickets"', f'name = "{job.name}"')
+    job_text = f"{head}\n[model]\n{keys}\n\n[sample]{tail}".replace(
+        'name    = "support-tickets"', f'name = "{job.name}"'
+    )
     truncated = "truncated = { attempts = 1, set = { max_output_tokens = 800 } }"
     assert truncated in job_text
     (job.path / "job.toml").write_text(job_text.replace(truncated, "") + f"\n[prices]\n{PRICES}\n")

@@ -161,7 +161,8 @@ def test_the_input_of_a_tool_is_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "retry"), [(408, T), (429, T), (500, T), (503, T), (400, V), (403, V), (404, V), (424, V), (0, N), (299, N)]
+    ("code", "retry"),
+    [(408, T), (429, T), (500, T), (503, T), (400, V), (403, V), (404, V), (424, V), (0, N), (299, N)],
 )
 def test_the_number_of_an_error_decides(code: int, retry: Retry) -> None:
     found = bedrock_line({"recordId": "r", "error": {"errorCode": code, "errorMessage": "try again, 429"}}, "Converse")
@@ -178,7 +179,18 @@ JSON = st.recursive(
 OUTPUT = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(
-        ("output", "stopReason", "usage", "generation", "stop_reason", "outputs", "choices", "embedding", "type", "content"),
+        (
+            "output",
+            "stopReason",
+            "usage",
+            "generation",
+            "stop_reason",
+            "outputs",
+            "choices",
+            "embedding",
+            "type",
+            "content",
+        ),
         JSON,
     ),
 )
