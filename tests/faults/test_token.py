@@ -271,7 +271,8 @@ def test_failed_rows_too_few_for_a_batch_are_left_out_with_a_word(
 
 def test_many_failed_rows_are_sent_again_in_a_batch_of_their_own(make: Make, new_provider: NewProvider, s3: S3) -> None:
     job = make(new_provider(s3=s3.url, missing="70%", reordered="100%", results=["crlf", "stranger"]))
-    job.run("run", "--wait", code=3)
+    for argv in (("prepare",), ("submit",), ("poll", "--wait"), ("validate",)):
+        job.run(*argv)
     assert job.check_balance()["provider_error"] >= 100
     job.run("rerun", "--wait", code=3)
     job.check_results()
