@@ -185,8 +185,12 @@ def answer(
     """One answer in the shape of its family. The words depend on seed and body alone."""
     family = family_of(model)
     if kind != CONVERSE and family == "anthropic":
+        params = {**body, "model": model.rpartition(".")[2]}
+        told = schema_in(f"{body.get('system') or ''} {words(body['messages'])}")
+        if told and not body.get("output_config") and not body.get("tools"):
+            params["output_config"] = {"format": {"type": "json_schema", "schema": orjson.loads(told)}}
         return message(
-            {**body, "model": model.rpartition(".")[2]},
+            params,
             payload,
             seed=seed,
             quality=quality,

@@ -276,7 +276,7 @@ def asked(what: str, act: Callable[..., Any], **arguments: Any) -> dict[str, Any
     """One call. An answer whose JSON or XML is of another form than the SDK expects breaks its parser: no answer."""
     try:
         answer = act(**arguments)
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
+    except (AttributeError, TypeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
         if type(error).__module__.startswith(("botocore", "boto3")):
             raise
         raise OutcomeUnknown(f"the answer to {what} cannot be read") from None

@@ -17,7 +17,8 @@ Adding a provider is adding, under one name, what knows its *wire*:
 4. `tests/conformance/test_<provider>.py`, which inherits the contract tests, and the recorded fixtures of its results.
 
 The questions that decide its `Traits`: can a batch of ours be found again by a mark we chose? does deleting the staged
-input keep a late create from running? is anything uploaded before `create`? whose shapes do its results have?
+input keep a late create from running? is a create that is asked again with the same tag the same batch, and for how long?
+is anything uploaded before `create`? whose shapes do its results have, and what may an id hold?
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ class Provider(Protocol):
         ...
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
-        """Create the batch: the one call that spends. Exactly one POST. The vendor's batch id, never empty."""
+        """Create the batch: the one call that spends. Exactly one POST. The vendor's batch id, never empty.
+
+        Where `traits.token_seconds` says that a repeated create is the same batch, every argument of the vendor's call
+        follows from these and the settings, so that the repetition is the same to the byte.
+        """
         ...
 
     def find(self, staged: str, *, tag: str, since: int, known: Container[str] = ()) -> list[Candidate]:

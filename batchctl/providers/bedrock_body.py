@@ -235,6 +235,6 @@ def problem_of(endpoint: str, model: str, body: Any) -> str | None:
             return "`toolConfig` is refused in Converse jobs"
         wanted: tuple[str, ...] = ("messages",)
     else:
-        wanted = tuple(key for key in _INVOKE[family_of(model)]("", None) if key in OWN)
+        wanted = tuple(key for key in _INVOKE[family_of(model)]("", None) if key in OWN and key != "schemaVersion")
     missing = next((key for key in wanted if key not in body), None)
     return None if missing is None else f"`{missing}` is missing, which {endpoint} needs for this model"

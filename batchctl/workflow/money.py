@@ -23,7 +23,7 @@ from batchctl.prices import Price, as_usd, find, override, picos, usd_text
 from batchctl.prices.lookup import Lane
 from batchctl.workflow.workspace import Plan, Workspace
 
-CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "maxOutputTokens")
+CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "maxOutputTokens", "max_gen_len", "maxTokens")
 NO_OUTPUT = ("/v1/embeddings", "/v1/moderations", ":embedContent")
 BATCH, LIVE, BACKGROUND = "batch", "live", "background"
 DRY_RUN = "dry-run"
@@ -166,6 +166,8 @@ def output_cap(plan: Plan) -> int | None:
     if plan.endpoint.endswith(NO_OUTPUT):
         return 0
     params = plan.job.model.params
+    nested = params.get("inferenceConfig")
+    params = {**nested, **params} if isinstance(nested, dict) else params
     found = next((params[key] for key in CAP_KEYS if isinstance(params.get(key), int)), None)
     answers = params.get("n", 1)
     return None if found is None else found * (answers if isinstance(answers, int) else 1)

@@ -32,6 +32,7 @@ def providers() -> Report:
                 "structured_output": one.traits.structured_output,
                 "endpoints": list(one.traits.endpoints),
                 "requests": limits.requests,
+                "least_requests": limits.least_requests,
                 "file_bytes": limits.file_bytes,
                 "found_again": one.traits.searchable,
                 "fenced": one.traits.fenced,
@@ -52,6 +53,8 @@ def providers() -> Report:
             sources.setdefault(str(row["source"]), []).append(str(row["provider"]))
     lines += [f"limits of {', '.join(names)}: {source}" for source, names in sources.items()]
     lines.append("of openai-compatible servers: not verified")
+    least = [(row["provider"], row["least_requests"]) for row in rows if row["least_requests"] != 1]
+    lines += [f"a batch at {name} has at least {count} requests; fewer are sent live" for name, count in least]
     return Report(
         "providers", None, Exit.OK, None, None, tuple(lines), "", {"providers": rows}, data="\n".join(lines) + "\n"
     )

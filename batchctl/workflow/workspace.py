@@ -328,8 +328,7 @@ class Workspace:
         """Become the one writer of the job, or raise `Locked`. With --wait, wait for the holder."""
         if self._lock is not None:
             return
-        if not self.state.exists():
-            make_directory(self.state)
+        make_directory(self.state)
         lock = JobLock(self.state, job_name or (self.job.name if self.job else self.run.job))
         limit = self.options.max_wait_seconds if self.options.max_wait_seconds is not None else 10.0**9
         lock.acquire(wait_seconds=limit if self.options.wait else 0.0, sleep=self.options.sleep)
@@ -338,8 +337,7 @@ class Workspace:
 
     def still_ours(self) -> None:
         """Before anything is spent: the state directory is still the one we locked."""
-        if self._lock is None:
-            raise AssertionError("spending without the lock")
+        assert self._lock is not None, "spending without the lock"
         self._lock.still_held()
         if not self.ledger.path.exists():
             raise StorageFailed(
@@ -413,10 +411,10 @@ class Workspace:
         if not self._emulator:
             from batchctl.emulator import Emulator, Settings
 
-            current = self.job.emulator if self.job is not None else job.emulator
             make_directory(self.state / "emulator")
-            emulator = Emulator(self.state / "emulator", Settings.from_mapping(dict(current), where="[emulator]"))
-            self._emulator = str(self._stack.enter_context(emulator).start())
+            settings = Settings.from_mapping(dict((self.job or job).emulator), where="[emulator]")
+            emulator = self._stack.enter_context(Emulator(self.state / "emulator", settings))
+            self._emulator = str(emulator.start())
         return self._emulator
 
     def account(self, provider: Guarded) -> str:
@@ -514,6 +512,5 @@ def _by_run(options: Options, target: str, write: bool) -> Workspace:
     job = None
     if job_path.is_file():
         job = jobfile.load(job_path, overrides=options.overrides, environ=options.environ)
-        if job.name != run.job:
-            job = None
+        job = job if job.name == run.job else None
     return Workspace(options, state, ledger, job_path if job is not None else None, job, run.id)

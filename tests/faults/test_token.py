@@ -6,19 +6,22 @@ judge: every row billed once, one job a chunk.
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import NewJob, NewProvider
+from tests.conftest import ROOT, NewJob, NewProvider
 from tests.support.bedrock import JOB, JOBS, S3, environment, model_keys
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, until
 
 CREATE, LIST, POLL = f"POST {JOB}", f"GET {JOBS}", f"GET {JOB}/*"
 ROWS = 200
-PRICES = "input = 0.375\noutput = 2.25"
+PRICES = "input = 0.375\noutput = 2.25\nlive_input = 0.75\nlive_output = 4.5"
 
 Make = Callable[..., JobFolder]
 
@@ -268,7 +271,8 @@ def test_failed_rows_too_few_for_a_batch_are_left_out_with_a_word(
 
 def test_many_failed_rows_are_sent_again_in_a_batch_of_their_own(make: Make, new_provider: NewProvider, s3: S3) -> None:
     job = make(new_provider(s3=s3.url, missing="70%", reordered="100%", results=["crlf", "stranger"]))
-    job.run("run", "--wait", code=3)
+    for argv in (("prepare",), ("submit",), ("poll", "--wait"), ("validate",)):
+        job.run(*argv)
     assert job.check_balance()["provider_error"] >= 100
     job.run("rerun", "--wait", code=3)
     job.check_results()
@@ -294,3 +298,86 @@ def test_keys_are_in_no_file_and_no_word(job: JobFolder) -> None:
     secret = job.env["AWS_SECRET_ACCESS_KEY"]
     assert not [path for path in job.path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert secret not in json.dumps([(done.out, done.err) for done in job.done])
+
+
+@pytest.mark.parametrize("endpoint", ["Converse", "InvokeModel"])
+def test_a_few_rows_are_sent_live(make: Make, new_provider: NewProvider, s3: S3, endpoint: str) -> None:
+    """What a batch is too large for: the live lane asks the same requests one by one."""
+    keys = model_keys(s3.bucket(), endpoint=endpoint)
+    job = make(new_provider(s3=s3.url), rows=12, model=keys, lane='prefer = "live"', limits="")
+    job.run("run", "--wait", code=0)
+    found = job.check_results([f"R-{number:03d}" for number in range(12)])
+    assert {one["state"] for one in found.values()} == {"completed"}
+    assert job.books.live == 12
+    assert creates(job) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "us.amazon.nova-lite-v1:0",
+        "meta.llama3-1-70b-instruct-v1:0",
+        "mistral.mistral-7b-instruct-v0:2",
+        "mistral.mistral-large-2407-v1:0",
+        "anthropic.claude-3-haiku-20240307-v1:0",
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["Converse", "InvokeModel"])
+def test_every_family_runs_and_says_what_becomes_of_the_schema(
+    make: Make, new_provider: NewProvider, s3: S3, name: str, endpoint: str
+) -> None:
+    keys = model_keys(s3.bucket(), name, endpoint=endpoint)
+    job = make(new_provider(s3=s3.url), rows=100, limits="", model=keys, sample="rows = 2")
+    done = job.run("run", "--wait", code=0)
+    assert "no structured output on Bedrock" in done.out + done.err
+    found = job.check_results([f"R-{number:03d}" for number in range(100)])
+    assert {one["state"] for one in found.values()} == {"completed"}
+    assert sorted(job.books.requests.values()) == [1] * 100
+
+
+def test_texts_become_embeddings(make: Make, new_provider: NewProvider, s3: S3) -> None:
+    keys = model_keys(s3.bucket(), "amazon.titan-embed-text-v2:0") + "\nparams = { dimensions = 256 }"
+    job = make(new_provider(s3=s3.url), rows=100, limits="", model=keys, output="")
+    job.run("run", "--wait", code=0)
+    found = job.check_results([f"R-{number:03d}" for number in range(100)])
+    assert {len(one["output"]) for one in found.values()} == {256}
+    job.check_money()
+
+
+# --- the sample ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_runs_with_a_closed_balance(
+    new_job: NewJob, new_provider: NewProvider, s3: S3, tmp_path: Path
+) -> None:
+    """The sample's own rows, prompt and schema; so many of them that Bedrock takes a batch."""
+    sample = ROOT / "samples" / "support-tickets"
+    job = new_job(new_provider(s3=s3.url, invalid="3%", **{"500": "2%"}, reordered="100%"))
+    job.env |= environment(at(job))
+    job.marked = False
+    for name in ("prompt.md", "system.md", "schema.json"):
+        shutil.copy(sample / name, job.path / name)
+    with (sample / "tickets.csv").open(encoding="utf-8", newline="") as file:
+        tickets = list(csv.DictReader(file))
+    with (job.path / "tickets.csv").open("w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, list(tickets[0]))
+        out.writeheader()
+        for turn in ("", "again "):
+            out.writerows({**one, "ticket_id": turn + one["ticket_id"], "body": turn + one["body"]} for one in tickets)
+    text = (sample / "job.toml").read_text()
+    head, tail = text.split("\n[model]")[0], text.split("\n[emulator]")[0].split("\n[sample]")[1]
+    keys = model_keys(s3.bucket()) + "\nparams = { inferenceConfig = { maxTokens = 400 } }"
+    job_text = f"{head}\n[model]\n{keys}\n\n[sample]{tail}".replace(
+        'name    = "support-tickets"', f'name = "{job.name}"'
+    )
+    truncated = "truncated = { attempts = 1, set = { max_output_tokens = 800 } }"
+    assert truncated in job_text
+    (job.path / "job.toml").write_text(job_text.replace(truncated, "") + f"\n[prices]\n{PRICES}\n")
+    job.run("run", "--wait", code=3)
+    results = job.check_results()
+    job.check_money()
+    assert len(results) == 2 * len(tickets)
+    balance = job.check_balance()
+    assert balance["completed"] > 0.9 * len(results)
+    assert balance["invalid_output"] + balance["provider_error"] == len(results) - balance["completed"]
+    assert {one["wire"] for one in job.books.creates} == {"bedrock"}
