@@ -654,9 +654,9 @@ def test_an_override_is_read_as_toml_else_as_text() -> None:
         ("model.name.x=1", "--set model.name.x", "`model.name.x` cannot be set: it is not inside a table", None),
         ("sample.rows=-1", "--set sample.rows", "`sample.rows`: wanted a whole number of at least 0; got -1", None),
         (
-            "retention.inputs=30d",
+            "retention.inputs=30",
             "--set retention.inputs",
-            "`retention` is not available yet: nothing would be deleted",
+            '`retention.inputs`: wanted a duration such as "90s", "6h" or "7d"; got 30',
             None,
         ),
     ],
