@@ -7,6 +7,7 @@ left alone. A purge that was interrupted is carried on by the next one.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import pyarrow as pa
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import COPIES, ROWS, VERDICTS, SegmentWriter
-from batchctl.files import PART, crash_point, sha256_of, sync_directory
+from batchctl.files import PART, crash_point, sha256_of, sync_directory, write_file
 from batchctl.jobfile import Retention
 from batchctl.ledger import purges, queries
 from batchctl.ledger.purges import Stripped
@@ -222,7 +223,8 @@ def _purge_run(workspace: Workspace, due: Due, gone: Gone) -> None:
     crash_point("purge-begun")
     both = (due.inputs or bool(run.inputs_purged_at)) and (due.outputs or bool(run.outputs_purged_at))
     stripped = [_strip(directory, chunk, due, both) for chunk in queries.chunks(ledger.db, run.id)]
-    named = {directory / "chunks" / name for name in _kept_names(ledger.db, run.id)}
+    _strip_rejects(directory / "rejects.jsonl", due, both)
+    named = {directory / "chunks" / name for name in _kept_names(ledger.db, run.id)} | {directory / "rejects.jsonl"}
     named |= {
         directory / "results" / verdicts_name(one.number, one.attempt) for one in queries.chunks(ledger.db, run.id)
     }
@@ -266,6 +268,18 @@ def _strip(directory: Path, chunk: queries.Chunk, due: Due, both: bool) -> Strip
         sha256_of(copies) if chunk.copies else None,
         sha256_of(verdicts) if verdicts.is_file() else None,
     )
+
+
+def _strip_rejects(path: Path, due: Due, both: bool) -> None:
+    """Rejected rows stay in the balance, so they stay in their file: place and kind of reason, and no text."""
+    if not path.is_file() or not (due.inputs or both):
+        return
+    lines = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        one = json.loads(line)
+        kept = one["id"] if not both or one["id"] is None else _hidden(one["id"])
+        lines.append(json.dumps({**one, "id": kept, "reason": one["reason"].partition(":")[0], "row": {}}).encode())
+    write_file(path, b"".join(line + b"\n" for line in lines))
 
 
 def _rewrite(path: Path, schema: pa.Schema, constants: dict[str, Any], *, hashed: tuple[str, ...] = ()) -> None:

@@ -110,6 +110,18 @@ def test_retention_by_age(new_job: NewJob, provider: Provider) -> None:
     assert holds_canary(job) == []
 
 
+def test_rejected_rows_stay_counted_without_their_text(new_job: NewJob, provider: Provider) -> None:
+    rows = [*({**row, "age": "7"} for row in ROWS), {"id": f"{ID}-odd", "text": TEXT, "age": TEXT}]
+    source = "path = 'rows.csv'\nid = 'id'\nwhere = 'int(row.age) > 1'\nmax_rejects = '50%'"
+    job = new_job(provider, rows=rows, schema=SCHEMA, source=source)
+    job.run("run", "--wait", code=0)
+    job.run("purge", job.run_id, "--local", code=0)
+    assert holds_canary(job) == []
+    assert job.check_balance()["rejected"] == 1
+    assert [one["state"] for one in job.lines("results.jsonl")].count("rejected") == 1
+    job.check_files()
+
+
 def test_a_run_under_way_and_a_job_without_retention_are_left_alone(new_job: NewJob, new_provider: NewProvider) -> None:
     job = new_job(new_provider(latency="1h"), rows=ROWS, schema=SCHEMA)
     job.run("run", code=8)
