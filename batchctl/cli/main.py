@@ -25,9 +25,8 @@ PROGRAM = "batchctl"
 GROUPS = {
     "Work": ("run", "prepare", "dry-run", "submit", "poll", "validate", "rerun"),
     "Results": ("status", "review", "publish", "report", "compare", "route"),
-    "House": ("init", "providers", "resolve", "cancel", "check", "emulator"),
+    "House": ("init", "providers", "resolve", "cancel", "check", "purge", "emulator"),
 }
-LATER = ("purge",)
 
 
 class Grouped(TyperGroup):
@@ -40,7 +39,7 @@ class Grouped(TyperGroup):
                 formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """A name that is no command: say what was meant, or that it is still to come."""
+        """A name that is no command: say what was meant."""
         name = args[0] if args else ""
         if name and name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise _no_command(name, list(self.commands))
@@ -48,13 +47,6 @@ class Grouped(TyperGroup):
 
 
 def _no_command(name: str, commands: list[str]) -> UsageError:
-    if name in LATER:
-        return UsageError(
-            f"`{PROGRAM} {name}` is not available yet",
-            effect="nothing was done",
-            hint=f"`{PROGRAM} --help` lists the commands of this version",
-            code="not_available_yet",
-        )
     near = difflib.get_close_matches(name, commands, 1)
     return UsageError(
         f"there is no command `{name}`",

@@ -222,7 +222,7 @@ def command(function: Callable[..., Report]) -> Callable[..., None]:
     return wrapper
 
 
-def seconds_of(text: str | None) -> float | None:
+def seconds_of(text: str | None, option: str = "--max-wait") -> float | None:
     """`90s`, `30m`, `6h`, `2d` or plain seconds."""
     if text is None:
         return None
@@ -235,7 +235,7 @@ def seconds_of(text: str | None) -> float | None:
     if not 0 <= value < 10**9:
         raise UsageError(
             f"`{text}` is not a time",
-            where="--max-wait",
+            where=option,
             effect="nothing was done",
             hint="write it as 90s, 30m, 6h or 2d",
         )

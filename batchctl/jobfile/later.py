@@ -36,5 +36,4 @@ class Later(NamedTuple):
 
 NOT_AVAILABLE_YET: dict[str, Later] = {
     "source.path": Later("sources in object storage cannot be read", "copy the files here", works=_local),
-    "retention": Later("nothing would be deleted"),
 }

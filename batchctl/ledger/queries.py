@@ -31,6 +31,15 @@ class Run:
     stopped: bool
     lane: str | None
     risk: str | None
+    purging: str | None
+    inputs_purged_at: str | None
+    outputs_purged_at: str | None
+    remote_purged_at: str | None
+
+    @property
+    def is_purged(self) -> bool:
+        """Whether texts of it are gone, or going: it can be counted, but not judged or sent again."""
+        return bool(self.purging or self.inputs_purged_at or self.outputs_purged_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ CREATE TABLE run (
   stopped       INTEGER NOT NULL DEFAULT 0,  -- cancelled by a person: waiting chunks are sent only by `submit`
   lane          TEXT,                        -- the lane that was asked for or chosen; null: the job file says
   risk          TEXT,                        -- what was done when the deadline came near: wait, live-tail, tailed, stop
+  purging           TEXT,                    -- what is being purged: inputs, outputs or both; a crash left it half done
+  inputs_purged_at  TEXT,                    -- row texts are gone: request files, and the rows in segments
+  outputs_purged_at TEXT,                    -- answers are gone: result files, and the answers in segments
+  remote_purged_at  TEXT,                    -- staged and result files at the provider are deleted
   UNIQUE (job, number)
 ) STRICT;
 

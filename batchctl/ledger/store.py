@@ -127,6 +127,12 @@ class Ledger:
         with self.transaction() as db:
             db.execute("DELETE FROM meta WHERE key = ?", (journal.MARK,))
 
+    def vacuum(self) -> None:
+        """Write the ledger anew: nothing that was deleted stays in a free page or in the write-ahead log."""
+        with storage_errors(self.path):
+            self.db.execute("VACUUM")
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _record(self, changes: list[journal.Change]) -> None:
         """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
         path = self.path.with_name(journal.NAME)

@@ -28,6 +28,11 @@ def id_digest(source_id: bytes) -> bytes:
     return hashlib.sha256(source_id).digest()[:DIGEST_BYTES]
 
 
+def purged_id(source_id: str) -> str:
+    """What stands for a source id in the segments of a run whose texts were purged: still told apart, not readable."""
+    return "purged:" + id_digest(source_id.encode()).hex()
+
+
 def record_key(request_digest: bytes, source_id: bytes) -> bytes:
     """The idempotency key of a record: what is sent, and for whom. The first part has a fixed length."""
     return hashlib.sha256(request_digest + source_id).digest()[:DIGEST_BYTES]

@@ -13,6 +13,7 @@ from batchctl.ledger.rebuild import rebuild as rebuild_ledger
 from batchctl.ledger.store import JobLock, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
+from batchctl.workflow.decided import PLACE
 from batchctl.workflow.money import cost
 from batchctl.workflow.remote import compared
 from batchctl.workflow.reports import Report, plural
@@ -37,6 +38,8 @@ def check(options: Options, *, rebuild: bool = False, remote: bool = False) -> R
             for settings in queries.settings(db, run.id):
                 files += 1
                 damaged += _frozen(workspace, run, settings)
+            files += len(edits := _edits(workspace, run))
+            damaged += [f"{path}: {problem}" for path, sha256 in edits if (problem := _problem(path, sha256))]
             for chunk in queries.chunks(db, run.id):
                 for path, sha256 in _named(workspace, run, chunk):
                     files += 1
@@ -108,13 +111,24 @@ def _frozen(workspace: Workspace, run: queries.Run, settings: str) -> list[str]:
 def _named(workspace: Workspace, run: queries.Run, chunk: queries.Chunk) -> list[tuple[Path, str]]:
     directory = workspace.state / run.id
     base = directory / "chunks"
-    named = [(base / lines_name(chunk.number), chunk.sha256), (base / rows_name(chunk.number), chunk.rows_sha256)]
+    if run.purging:
+        return []  # an interrupted purge: the next one carries on
+    named = [(base / rows_name(chunk.number), chunk.rows_sha256)]
+    if run.inputs_purged_at is None:
+        named.append((base / lines_name(chunk.number), chunk.sha256))
     if chunk.copies_sha256:
         named.append((base / copies_name(chunk.number), chunk.copies_sha256))
     named += [(directory / "results" / name, sha256) for name, sha256 in chunk.results.items()]
     if chunk.state is ChunkState.APPLIED and chunk.verdicts_sha256:
         named.append((directory / "results" / verdicts_name(chunk.number, chunk.attempt), chunk.verdicts_sha256))
     return named
+
+
+def _edits(workspace: Workspace, run: queries.Run) -> list[tuple[Path, str]]:
+    """The files with what a person wrote into decisions that stand."""
+    rows = [] if run.purging else queries.decisions(workspace.ledger.db, run.id)
+    place = workspace.state / run.id / PLACE
+    return [(place / row.edit, row.sha256) for row in rows if row.edit is not None and row.sha256 is not None]
 
 
 def _problem(path: Path, sha256: str) -> str | None:

@@ -16,6 +16,7 @@ from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.judging.decide import settled
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
+from batchctl.model.ids import purged_id
 from batchctl.model.rows import RowState
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.workspace import Workspace
@@ -47,10 +48,11 @@ class History:
         """What the earlier runs have of these rows."""
         key = elsewhere = here = pa.array([False] * len(ids))
         for run in self.runs:
+            mine = hidden(ids) if run.inputs_purged_at and run.outputs_purged_at else ids
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
                 for seen_ids, seen_keys, done in self._rows(run, chunk):
                     key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))
-                    hit = pc.is_in(ids, value_set=seen_ids.filter(done))
+                    hit = pc.is_in(mine, value_set=seen_ids.filter(done))
                     if chunk.settings == self.settings:
                         here = pc.or_(here, hit)
                     else:
@@ -93,3 +95,8 @@ class History:
                 answer = None if output is None else output.encode()
                 now[number] = str(settled(now[number], reason, "", answer, decided[position]).state)
         return pa.array(now, pa.string())
+
+
+def hidden(ids: pa.Array) -> pa.Array:
+    """Source ids as the segments of a purged run have them."""
+    return pa.array([purged_id(one) for one in ids.to_pylist()], pa.string())

@@ -27,6 +27,7 @@ from batchctl.tables.columns import Load
 from batchctl.tables.destinations import RUN, Destination
 from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import Outgoing, Taken, check_key, columns_of, destinations, key_of, names_rows
+from batchctl.workflow.purge import AT_ITS_END, delete_remote, is_simulated_run
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.rules import broken_shares
@@ -171,10 +172,19 @@ def _targets(workspace: Workspace, run: queries.Run, ways: Ways, spool: Path) ->
     """Every target with its columns and content; refuses what no target could take before any is touched."""
     plan = workspace.current_plan()
     assert plan is not None
-    every = queries.runs(workspace.ledger.db, run.job)
+    every = [one for one in queries.runs(workspace.ledger.db, run.job) if not one.is_purged]
+    purged = [one.id for one in queries.runs(workspace.ledger.db, run.job) if one.is_purged]
     found: list[Target] = []
     outs: dict[bool, Outgoing] = {}  # by whether a target is for this run alone
     for spec, place in destinations(plan, run.id):
+        if purged and (run.is_purged or (spec.mode == "replace" and RUN not in spec.to)):
+            raise UsageError(
+                f"the texts of {purged[-1]} were purged: {place.shown} would lose its rows",
+                where=f"{len(purged):,} of the job's runs are purged",
+                effect="nothing was published",
+                hint=f'use mode = "upsert" with a key, or a target for each run ("...{RUN}...")',
+                code="purged",
+            )
         alone = RUN in spec.to
         if alone not in outs:
             outs[alone] = Outgoing(workspace, (run,) if alone else every, spool)
@@ -294,6 +304,22 @@ def _close(workspace: Workspace, run: queries.Run, targets: Sequence[Target]) ->
         crash_point("K19f")
     for name in dict.fromkeys([run.id, *(one.id for one in fresh)]):
         write_results(workspace.state, workspace.ledger.db, queries.run(workspace.ledger.db, name))
+    retention = workspace.policy.retention
+    if retention is not None and retention.remote_files == "on-publish":
+        for one in everywhere.values():
+            _delete_remote(workspace, one)
+
+
+def _delete_remote(workspace: Workspace, run: queries.Run) -> None:
+    """[retention] remote_files = "on-publish". That it fails takes nothing from what was published: `purge` does it later."""
+    if run.remote_purged_at is not None or is_simulated_run(workspace, run):
+        return
+    if any(one.state not in AT_ITS_END for one in queries.chunks(workspace.ledger.db, run.id)):
+        return
+    try:
+        delete_remote(workspace, run)
+    except BatchctlError as error:
+        workspace.options.note(f"the files of {run.id} at the provider are not deleted yet: {error.what}")
 
 
 def _report(workspace: Workspace, run: queries.Run, done: list[dict[str, Any]], *, plan_only: bool = False) -> Report:

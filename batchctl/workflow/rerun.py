@@ -34,6 +34,7 @@ from batchctl.model.ids import record_key
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Unusable, Verdict
 from batchctl.workflow import lanes, notify, reconcile
 from batchctl.workflow.decided import decisions
+from batchctl.workflow.history import hidden
 from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import BATCH, cost
 from batchctl.workflow.poll import Pass, looked
@@ -97,6 +98,13 @@ def rerun(
     with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
+        if run.is_purged:
+            raise UsageError(
+                f"the texts of {run.id} were purged: no row of it can be sent again",
+                effect="nothing was sent",
+                hint=f"`batchctl prepare` takes its rows from the source again ({run.job_file})",
+                code="purged",
+            )
         known = queries.chunks(workspace.ledger.db, run.id)
         judged(workspace, run)  # by the rules as they are now: what is fine by them is not sent again
         if queries.chunks(workspace.ledger.db, run.id) != known:
@@ -157,7 +165,11 @@ def automatic(workspace: Workspace, run: queries.Run, *, again: bool) -> int:
     consent nothing is prepared, and a note says so.
     """
     done = (ChunkState.APPLIED, ChunkState.HELD, ChunkState.WITHDRAWN)
-    if run.stopped or any(one.state not in done for one in queries.chunks(workspace.ledger.db, run.id)):
+    if (
+        run.stopped
+        or run.is_purged
+        or any(one.state not in done for one in queries.chunks(workspace.ledger.db, run.id))
+    ):
         return 0
     if not sum(queries.balance(workspace.ledger.db, run.id)[state] for state in FAILED):
         return 0
@@ -282,11 +294,13 @@ class _Rerun:
         rows = segments.read(path, ["position", "id"])
         found = pa.array([False] * len(rows))
         for run in self.later:
+            purged = run.inputs_purged_at and run.outputs_purged_at
             base = self.workspace.directory(run.id) / "chunks"
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
                 for name in [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else []):
                     ids = segments.column(base / name, "id").combine_chunks()
-                    found = pc.or_(found, pc.is_in(rows.column("id").combine_chunks(), value_set=ids))
+                    mine = rows.column("id").combine_chunks()
+                    found = pc.or_(found, pc.is_in(hidden(mine) if purged else mine, value_set=ids))
         positions: list[int] = rows.column("position").combine_chunks().filter(found).to_pylist()
         return positions
 

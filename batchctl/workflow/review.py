@@ -81,6 +81,13 @@ class Desk:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.run = workspace.run
+        if self.run.is_purged:
+            raise UsageError(
+                f"the texts of {self.run.id} were purged: there is nothing to look at",
+                effect="nothing was decided",
+                hint=f"batchctl status {self.run.id}",
+                code="purged",
+            )
         self.directory = workspace.directory(self.run.id)
         self.chunks = queries.chunks(workspace.ledger.db, self.run.id)
         self.decided = decisions(self.directory, workspace.ledger.db, self.run.id)

@@ -55,6 +55,8 @@ def validate(options: Options, *, again: bool = False, rerun_file: str | None = 
 def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Counter[str]:
     """Judge what needs it; each chunk's verdicts count from its own transaction on. Lines that joined nothing, by kind."""
     db = workspace.ledger.db
+    if run.is_purged:
+        return Counter()  # there is nothing left to judge
     chunks = queries.chunks(db, run.id)
     current = workspace.current_plan()
     quarantined: Counter[str] = Counter()

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "batchctl").rglob("*.py"))
 WRITERS = [
-    ROOT / "batchctl/ledger" / name for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py")
+    ROOT / "batchctl/ledger" / name
+    for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py", "purges.py")
 ]
 SPEND = ("create", "call")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchctl.cli.options import Common, MaxWait, Target, Wait, command
+from batchctl.cli.options import Common, MaxWait, PlanOnly, Target, Wait, command, seconds_of
 
 if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
@@ -146,6 +146,36 @@ def check(
 
 
 @command
+def purge(
+    common: Common,
+    target: Target = None,
+    plan: PlanOnly = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--older-than",
+            envvar="BATCHCTL_OLDER_THAN",
+            metavar="TIME",
+            help="Everything of runs that ended so long ago: 30d.",
+        ),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", envvar="BATCHCTL_LOCAL", help="Leave the files at the provider alone.")
+    ] = False,
+) -> Report:
+    """Delete texts: of a job what [retention] says, of a run everything; here and at the provider.
+
+    \b
+      batchctl purge job.toml --plan
+      batchctl purge triage-0001 --yes
+    """
+    from batchctl.workflow import purge as workflow
+
+    seconds = seconds_of(older_than, "--older-than")
+    return workflow.purge(common.options(target), plan_only=plan, older_than=seconds, local_only=local)
+
+
+@command
 def emulator(
     common: Common,
     port: Annotated[
@@ -185,5 +215,6 @@ COMMANDS = {
     "resolve": resolve,
     "cancel": cancel,
     "check": check,
+    "purge": purge,
     "emulator": emulator,
 }

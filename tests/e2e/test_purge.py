@@ -1,0 +1,150 @@
+"""Retention: after a purge no text is left in any file, nothing is bought twice for it, and it is said what remains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NewJob, NewProvider
+from tests.support.jobs import JobFolder
+from tests.support.provider import Provider
+
+ID, TEXT, ANSWER = "canary-id", "canary-question", "[simulated] note"  # every answer of the emulator has the last
+CANARIES = (ID.encode(), TEXT.encode(), ANSWER.encode())
+ROWS = [{"id": f"{ID}-{number}", "text": f"{TEXT} {number // 2}"} for number in range(8)]
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["card", "other"]}, "note": {"type": "string"}},
+    "required": ["label", "note"],
+    "additionalProperties": False,
+}
+REVIEW = "\n[review]\nwhen = 'true'\n"
+
+
+def holds_canary(job: JobFolder) -> list[str]:
+    """Files of the state directory that hold a canary: the bytes themselves, and what Parquet packs."""
+    return [str(path) for path in files(job.state) if any(one in content(path) for one in CANARIES)]
+
+
+def files(state: Path) -> Iterator[Path]:
+    return (path for path in state.rglob("*") if path.is_file())
+
+
+def content(path: Path) -> bytes:
+    if path.suffix != ".parquet":
+        return path.read_bytes()
+    import pyarrow.parquet as pq
+
+    return path.read_bytes() + json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+
+
+@pytest.fixture
+def done(new_job: NewJob, provider: Provider) -> JobFolder:
+    """A run at its end, with copies, decisions, an edit and a dry run."""
+    job = new_job(provider, rows=ROWS, schema=SCHEMA, prompt="{{ text }}", sample="rows = 2", more=REVIEW)
+    job.run("run", "--wait", code=(0, 3))
+    waiting = [one["id"] for one in job.run("review", "list", "--json").json["rows"]]
+    assert waiting
+    job.run("review", "edit", waiting[0], "--output", json.dumps({"label": "card", "note": ANSWER}), "--note", TEXT)
+    job.run("review", "accept", "--all")
+    return job
+
+
+def test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice(
+    done: JobFolder, provider: Provider
+) -> None:
+    assert holds_canary(done)
+    before = done.check_balance()
+    assert "says nothing about retention" in done.run("purge", code=2).err
+    planned = done.run("purge", done.run_id, "--plan", "--json", code=0).json
+    assert [one["run"] for one in planned["due"]] == [done.run_id]
+    assert done.run("purge", done.run_id, "--no-input", BATCHCTL_YES=None, code=6).err.startswith(
+        "error: deleting the texts"
+    )
+    assert holds_canary(done)
+    assert len(done.lines("results.jsonl")) == 8, "a plan and a refusal delete nothing"
+    said = done.run("purge", done.run_id, code=0)
+    assert "What remains" in said.err + said.out
+    assert holds_canary(done) == []
+    assert done.check_balance() == before
+    done.check_files()
+    done.run("status", code=0)
+    done.run("report", code=0)
+    done.run("validate", "--again", code=0)
+    assert holds_canary(done) == []
+    assert "were purged" in done.run("rerun", "--same-prompt", code=2).err
+    assert "were purged" in done.run("review", "show", "x", code=2).err
+    assert done.run("purge", done.run_id, code=0).err.startswith("Nothing is due")
+    creates = len(done.books.creates)
+    done.run("run", "--wait", code=0)
+    rows = [*ROWS, {"id": f"{ID}-new", "text": f"{TEXT} new"}]
+    (done.path / "rows.csv").write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
+    done.run("run", "--wait", code=(0, 3))
+    assert len(done.books.creates) == creates, "nothing of the purged run was sent again"
+    assert sum(one["requests"] for one in provider.books(f"{done.name}-0002").creates) == 1
+    (done.path / "prompt.md").write_text("Other: {{ text }}")
+    assert "changed" in done.run("prepare", code=6).err, "rows that were done are still known by their ids"
+
+
+def test_files_at_the_provider_are_deleted_once_the_answers_are_here(done: JobFolder, provider: Provider) -> None:
+    assert done.run("purge", done.run_id, "--json", code=0).json["remote_files"] == 2
+    gone = [one["path"].rpartition("/")[2] for one in provider.calls("DELETE", "/v1/files/")]
+    batch = done.books.creates[0]
+    assert {batch["input_file_id"]} <= set(gone)
+    assert len(set(gone)) >= 2, "the results as well"
+
+
+def test_retention_by_age(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, rows=ROWS, schema=SCHEMA, retention='inputs = "0s"\noutputs = "365d"')
+    job.run("run", "--wait", code=0)
+    job.run("purge", "--local", code=0)
+    left = [one for one in job.lines("results.jsonl") if one["output"] is not None]
+    assert [one["id"] for one in left] == [row["id"] for row in ROWS], "answers and ids are kept a year"
+    assert {json.dumps(one["row"]) for one in left} == {"{}"}
+    assert not [path for path in files(job.state) if TEXT.encode() in content(path)]
+    job.check_files()
+    job.run("purge", "--older-than", "0s", "--local", code=0)
+    assert holds_canary(job) == []
+
+
+def test_rejected_rows_stay_counted_without_their_text(new_job: NewJob, provider: Provider) -> None:
+    rows = [*({**row, "age": "7"} for row in ROWS), {"id": f"{ID}-odd", "text": TEXT, "age": TEXT}]
+    source = "path = 'rows.csv'\nid = 'id'\nwhere = 'int(row.age) > 1'\nmax_rejects = '50%'"
+    job = new_job(provider, rows=rows, schema=SCHEMA, source=source)
+    job.run("run", "--wait", code=0)
+    job.run("purge", job.run_id, "--local", code=0)
+    assert holds_canary(job) == []
+    assert job.check_balance()["rejected"] == 1
+    assert [one["state"] for one in job.lines("results.jsonl")].count("rejected") == 1
+    job.check_files()
+
+
+def test_a_run_under_way_and_a_job_without_retention_are_left_alone(new_job: NewJob, new_provider: NewProvider) -> None:
+    job = new_job(new_provider(latency="1h"), rows=ROWS, schema=SCHEMA)
+    job.run("run", code=8)
+    assert "is not at its end" in job.run("purge", job.run_id, code=2).err
+    assert job.run("purge", code=0).err.startswith("Nothing is due")
+    assert holds_canary(job)
+
+
+@pytest.mark.parametrize("point", ["purge-begun", "purge-files", "before-commit:2"])
+def test_an_interrupted_purge_is_carried_on(done: JobFolder, point: str) -> None:
+    before = done.check_balance()
+    assert done.run("purge", done.run_id, "--local", BATCHCTL_CRASH_AT=point).code == -9
+    done.run("status", code=0)
+    done.check_files()
+    done.run("purge", done.run_id, "--local", code=0)
+    assert holds_canary(done) == []
+    assert done.check_balance() == before
+    done.check_files()
+
+
+def test_the_emulators_own_files_go_with_the_run(new_job: NewJob) -> None:
+    job = new_job(None, rows=ROWS, schema=SCHEMA, model='provider = "emulator"\nname = "gpt-5.4-mini"')
+    job.run("run", "--wait", code=0)
+    assert holds_canary(job)
+    job.run("purge", job.run_id, code=0)
+    assert holds_canary(job) == []
