@@ -262,10 +262,15 @@ class Review(_Table):
 class Publish(_Table):
     """One destination of completed rows."""
 
-    to: Text = Field(description=".jsonl .csv .parquet .sqlite, postgresql://, s3://, gs://, bigquery://")
+    to: Text = Field(
+        description=".jsonl .csv .parquet .sqlite, postgresql://, s3://, gs://, bigquery://; {run} in it: that run alone."
+    )
     mode: Literal["replace", "upsert"] = Field(default="replace", description="Atomic replacement, or by key.")
-    key: Texts = Field(default=(), description="Columns that identify a row at the destination.")
-    include: Texts = Field(default=(), description="Columns to write; output.* and _batchctl.* are groups.")
+    key: Texts = Field(default=(), description="Columns that identify a row at the destination; upsert needs them.")
+    include: Texts = Field(
+        default=(),
+        description="Columns to write; output.* and _batchctl.* are groups; left out: id, output.*, _batchctl.*",
+    )
 
 
 class Retention(_Table):

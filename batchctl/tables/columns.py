@@ -16,6 +16,8 @@ import orjson
 
 
 class Kind(StrEnum):
+    """What the values of a column are; each target has one type for it."""
+
     TEXT = "text"
     INTEGER = "integer"
     NUMBER = "number"
@@ -26,6 +28,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """One column of a publication, by the name it has at the target."""
+
     name: str
     kind: Kind = Kind.TEXT
 

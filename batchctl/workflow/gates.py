@@ -27,6 +27,8 @@ _GATE = re.compile(
 
 
 class State(StrEnum):
+    """What became of a gate; also of a whole verdict."""
+
     PASS = "pass"  # noqa: S105  (a verdict)
     FAIL = "fail"
     UNDECIDED = "undecided"

@@ -19,7 +19,7 @@ import orjson
 from batchctl.chunks import segments
 from batchctl.chunks.names import verdicts_name
 from batchctl.files import replacing
-from batchctl.ledger import queries
+from batchctl.ledger import publications, queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import UsageError
 from batchctl.model.rows import RowState
@@ -105,8 +105,18 @@ def _facts(workspace: Workspace, run: queries.Run, balance: dict[str, int]) -> d
         ],
         "chunks": by_chunk,
         "turnaround": turnaround(db, run, settings.model),
+        "publications": _publications(db, run),
         "forecast": _against_fact(db, run, found.first, known=not found.unpriced),
     }
+
+
+def _publications(db: Any, run: queries.Run) -> list[dict[str, Any]]:
+    """What this run was published to: of each target the newest time."""
+    newest = {one.target: one for one in publications.of_run(db, run.id)}
+    return [
+        {"to": one.target, "state": one.state, "rows": one.rows, "at": one.done_at or one.opened_at}
+        for one in newest.values()
+    ]
 
 
 def _usage(chunks: list[queries.Chunk]) -> dict[str, int]:
@@ -245,6 +255,9 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
             )
             line += f" ({plural(taken['history_batches'], 'batch', 'batches')})"
         lines.append(line)
+    for one in facts["publications"]:
+        went = "begun and not finished" if one["rows"] is None else f"{one['rows']:,} rows"
+        lines.append(f"  published    {one['to']}   {went}, {one['at']}")
     expected = facts["forecast"]
     if expected is not None:
         words = {True: "inside the interval", False: "outside the interval", None: "not known yet"}

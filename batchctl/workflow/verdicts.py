@@ -23,18 +23,22 @@ WORDS = {State.PASS: "PASS", State.FAIL: "FAIL", State.UNDECIDED: "UNDECIDED"}
 
 
 def percent(value: float | None) -> str:
+    """`92.5 %`; `-` when there is none."""
     return "-" if value is None else f"{value * 100:.1f} %"
 
 
 def interval(one: Mapping[str, Any] | None) -> str:
+    """The ends of an interval in percent, without the sign."""
     return "-" if one is None or one["low"] is None else f"{one['low'] * 100:.1f} - {one['high'] * 100:.1f}"
 
 
 def money(amount: str | None) -> str:
+    """A decimal string of USD as people read it."""
     return "unknown" if amount is None else usd_text(picos(Decimal(amount)))
 
 
 def signed(value: float | None) -> str:
+    """A difference in percentage points, with its sign."""
     return "-" if value is None else f"{value * 100:+.1f}"
 
 

@@ -71,6 +71,10 @@ def test_publishing_twice_is_publishing_once(job: JobFolder) -> None:
     [sqlite] = [one for one in again["targets"] if one["to"].endswith(".sqlite")]
     assert (sqlite["added"], sqlite["changed"], sqlite["removed"]) == (0, 0, 0)
     assert again["balance"]["published"] == 6
+    told = job.run("report", "--json", code=0).json["publications"]
+    assert [(one["to"], one["state"], one["rows"]) for one in told] == [
+        (f"out/labels{suffix}", "done", 6) for suffix in EVERY
+    ]
 
 
 def test_run_leaves_what_is_published_alone(job: JobFolder) -> None:
