@@ -488,7 +488,6 @@ def test_addresses(address: str) -> None:
 
 LATER = {
     "source.path": None,
-    "model.provider": None,
     "retention": "[retention]\ninputs = '1d'",
 }
 
@@ -512,10 +511,6 @@ def test_sources_and_providers_that_come_later() -> None:
     for path in ('"s3://bucket/x.csv"', '["a.csv", "gs://bucket/x.csv"]'):
         error = refused(SMALLEST.replace('"messages.csv"', path))
         assert error.what == "`source.path` is not available yet: sources in object storage cannot be read"
-    for provider in ("bedrock",):
-        error = refused(SMALLEST.replace('"openai"', f'"{provider}"'))
-        assert (error.code, error.where) == ("not_available_yet", ("job.toml:6",))
-        assert error.hint.startswith("use openai, ")
 
 
 def test_several_keys_that_come_later_keep_the_code_word() -> None:
