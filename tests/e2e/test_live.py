@@ -78,9 +78,21 @@ def test_lost_answers_are_held_and_only_a_person_frees_them(job: JobFolder, own:
     job.run("resolve", "--abandon", code=0)
     assert {one["reason"] for one in job.check_results(IDS).values()} == {None, "missing"}
     check_live(job, unknown=3)
+    job.run("run", code=3)
+    assert sum(billed(job).values()) == 30
     job.run("rerun", code=0)
     assert {one["state"] for one in job.check_results(IDS).values()} == {"completed"}
     assert sum(billed(job).values()) == 33
+
+
+def test_a_held_row_is_not_sent_by_a_later_run_either(job: JobFolder, own: Provider) -> None:
+    own.fault(LIVE, "drop-after", nth=4)
+    job.run("run", code=11)
+    rows = (job.path / "rows.csv").read_text()
+    (job.path / "rows.csv").write_text(rows + "R-030,one more row\n")
+    job.run("run", code=0)
+    assert set(billed(job).values()) == {1}
+    assert len(billed(job)) == 31
 
 
 def test_calls_declared_not_sent_cost_nothing(job: JobFolder, own: Provider) -> None:
