@@ -59,22 +59,10 @@ from batchctl.providers.http import (
 )
 from batchctl.providers.openai_background import OpenAIBackground
 from batchctl.providers.params import in_words_of
-from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
+from batchctl.providers.profiles import BILLING_CODES, CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
 from batchctl.providers.strict_schema import openai_part, strict_form
 
 ENDPOINTS = OPENAI.endpoints
-
-# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
-BILLING_CODES = frozenset(
-    {
-        "insufficient_quota",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "billing_hard_limit_reached",
-    }
-)
 OWN = ("model", "input", "messages", "instructions", "stream", "background")
 """What batchctl writes into a body itself."""
 NEEDED = {RESPONSES: "input", CHAT: "messages", EMBEDDINGS: "input", MODERATIONS: "input"}
@@ -402,6 +390,16 @@ class OpenAIBatch(OpenAIBackground):
         error = body.get("error", body) if isinstance(body, dict) else None  # Mistral's body is the error itself
         facts = error if isinstance(error, dict) else {}
         return self._meaning(status, facts, headers, "no reason given", host(self._base_url))
+
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: `GET /models/{name}`, free."""
+        import openai
+
+        try:
+            self._asked("get", f"/models/{quote(name, safe='')}")
+        except openai.NotFoundError:
+            return False
+        return True
 
     # --- what an exception means ----------------------------------------------------------------------------------
 

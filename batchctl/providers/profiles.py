@@ -18,6 +18,18 @@ RESPONSES, CHAT, EMBEDDINGS, MODERATIONS = "/v1/responses", "/v1/chat/completion
 STATES = dict.fromkeys(("validating", "in_progress", "finalizing", "cancelling"), BatchState.RUNNING)
 STATES |= dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED) | {"failed": BatchState.REFUSED}
 
+# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
+BILLING_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
