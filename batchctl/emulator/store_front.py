@@ -60,7 +60,7 @@ class StoreFront(NoBatches):
 
     async def passed_on(self, request: web.Request) -> web.StreamResponse:
         address = self.address(self._context.settings)
-        if not address:
+        if not address or URL(address).path.strip("/") == self.name:  # a front is no server: it would ask itself
             raise self.refusal(503, f"the emulator was not told where its server is (`{self.name}`)")
         url = URL(address + request.raw_path.removeprefix(f"/{self.name}"), encoded=True)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN}

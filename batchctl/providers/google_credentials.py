@@ -51,7 +51,7 @@ class Credentials:
         except DefaultCredentialsError as error:
             raise NotAllowed(
                 "no Google credentials are on this machine",
-                where=str(error).splitlines()[0][:200],
+                where=str(error).partition("\n")[0][:200],
                 effect="nothing was sent",
                 hint=f"gcloud auth application-default login, or set {VARIABLE} to a key file",
             ) from None
@@ -80,7 +80,7 @@ def auth_outcome(error: BaseException) -> BatchctlError | None:
     if isinstance(error, GoogleAuthError):
         return NotAllowed(
             f"the Google credentials were not accepted: {type(error).__name__}",
-            where=str(error).splitlines()[0][:200] if str(error) else "",
+            where=str(error).partition("\n")[0][:200],
             effect="nothing was sent",
             hint=f"gcloud auth application-default login, or set {VARIABLE} to a key file",
         )

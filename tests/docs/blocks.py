@@ -159,12 +159,6 @@ def availability(header: str, key: str) -> str:
 NOT_YET = "not yet"
 NO_EFFECT = frozenset(
     {
-        "model.region",
-        "model.location",
-        "model.bucket",
-        "model.role_arn",
-        "model.api_version",
-        "model.profile",
         "retry.invalid",
         "retry.refused",
     }

@@ -184,3 +184,14 @@ def test_a_table_that_is_there_is_no_destination(served: Provider) -> None:
     }
     assert asked(served, "POST", JOBS, JOB | tables)[0] == 409
     assert asked(served, "GET", "/bigquery/v2/projects/p/datasets/missing-one")[0] == 404
+
+
+def test_a_front_that_was_told_no_server_says_so_and_never_asks_itself(
+    new_provider: NewProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    provider = new_provider()
+    assert asked(provider, "GET", "/gcs/storage/v1/b/a/o")[0] == 503
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"{provider.url}/gcs")
+    assert asked(provider, "GET", "/gcs/storage/v1/b/a/o")[0] == 503
+    assert len(provider.calls("GET", "/gcs/")) == 2
