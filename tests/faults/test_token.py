@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,11 @@ ROWS = 200
 PRICES = "input = 0.375\noutput = 2.25\nlive_input = 0.75\nlive_output = 4.5"
 
 Make = Callable[..., JobFolder]
+
+
+def some(first: list[str], rest: list[str]) -> list[Any]:
+    """Values of which CI on every push tries only the first."""
+    return [*first, *(pytest.param(one, marks=pytest.mark.slow) for one in rest)]
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def test_a_job_runs(job: JobFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize("do", ["drop-after", "garbage", "no-id", "500-after"])
+@pytest.mark.parametrize("do", some(["drop-after", "no-id"], ["garbage", "500-after"]))
 def test_a_create_whose_answer_is_lost_is_found_and_not_asked_again(job: JobFolder, do: str) -> None:
     at(job).fault(CREATE, do)
     job.run("run", "--wait", code=0)
@@ -79,7 +85,7 @@ def test_a_create_whose_answer_is_lost_is_found_and_not_asked_again(job: JobFold
     assert len(job.books.creates) == creates(job) == 2
 
 
-@pytest.mark.parametrize("do", ["drop-before", "503"])
+@pytest.mark.parametrize("do", some(["drop-before"], ["503"]))
 def test_a_create_that_did_not_act_is_asked_again_with_the_same_token(job: JobFolder, do: str) -> None:
     at(job).fault(CREATE, do)
     job.run("run", "--wait", code=0)
@@ -145,7 +151,7 @@ def test_an_old_token_is_fenced_like_any_other_create(job: JobFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize("do", ["garbage", "empty", "500", "429", "401"])
+@pytest.mark.parametrize("do", some(["garbage", "401"], ["empty", "500", "429"]))
 def test_a_list_that_cannot_be_read_is_no_reason_to_ask_again(job: JobFolder, do: str) -> None:
     at(job).fault(CREATE, "drop-after")
     at(job).fault(LIST, do, nth="every")
@@ -170,7 +176,7 @@ def test_on_ambiguous_hold_asks_a_person_and_nobody_else(make: Make, new_provide
 # --- killed -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", ["K4", "K5", "K6", "K7", "K10", "K11", "K12", "K13", "K14"])
+@pytest.mark.parametrize("point", some(["K5", "K7", "K10", "K13"], ["K4", "K6", "K11", "K12", "K14"]))
 def test_killed_at_every_point(job: JobFolder, point: str) -> None:
     assert job.run("run", "--wait", BATCHCTL_CRASH_AT=point).killed
     job.check_balance()
@@ -180,7 +186,7 @@ def test_killed_at_every_point(job: JobFolder, point: str) -> None:
     assert len(job.books.creates) == 2
 
 
-@pytest.mark.parametrize("second", ["K10", "before-commit:1", "after-commit:1"])
+@pytest.mark.parametrize("second", some(["K10"], ["before-commit:1", "after-commit:1"]))
 def test_killed_again_while_the_create_is_repeated(job: JobFolder, second: str) -> None:
     assert job.run("run", "--wait", BATCHCTL_CRASH_AT="K7").killed
     job.run("run", "--wait", BATCHCTL_CRASH_AT=second)
@@ -193,7 +199,7 @@ def test_killed_again_while_the_create_is_repeated(job: JobFolder, second: str) 
 # --- S3 ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("do", ["drop-before", "500", "garbage", "503", "truncate"])
+@pytest.mark.parametrize("do", some(["500"], ["drop-before", "garbage", "503", "truncate"]))
 def test_a_lost_upload_is_repeated(job: JobFolder, do: str) -> None:
     at(job).fault("PUT /s3/*", do)
     job.run("run", "--wait", code=0)
@@ -201,7 +207,7 @@ def test_a_lost_upload_is_repeated(job: JobFolder, do: str) -> None:
     assert len(job.books.creates) == 2
 
 
-@pytest.mark.parametrize("do", ["truncate", "truncate-clean", "drop-before", "500", "404", "garbage"])
+@pytest.mark.parametrize("do", some(["truncate"], ["truncate-clean", "drop-before", "500", "404", "garbage"]))
 @pytest.mark.parametrize("on", ["GET /s3/*/input.jsonl.out", "GET /s3/*/manifest.json.out", "GET /s3/bucket-*"])
 def test_a_download_that_is_cut_lost_or_something_else_loses_no_answer(job: JobFolder, on: str, do: str) -> None:
     at(job).fault(on, do, count=3)
@@ -210,7 +216,7 @@ def test_a_download_that_is_cut_lost_or_something_else_loses_no_answer(job: JobF
     assert len(job.books.creates) == 2
 
 
-@pytest.mark.parametrize("do", ["drop-before", "500", "garbage", "429"])
+@pytest.mark.parametrize("do", some(["garbage"], ["drop-before", "500", "429"]))
 def test_a_lost_poll_changes_nothing(job: JobFolder, do: str) -> None:
     at(job).fault(POLL, do, count=2)
     job.until_done("run", "--wait")
@@ -286,7 +292,8 @@ def test_what_was_done_before_the_end_is_kept(make: Make, new_provider: NewProvi
     job.run("run", code=8)
     (only,) = job.books.creates
     at(job).force(only["id"], status=end)
-    job.run("run", "--wait", code=(3, 7))
+    job.run("poll", "--wait", code=(0, 7))
+    job.run("validate", code=(3, 7))
     assert job.check_balance()["rows"] == 100
     job.check_money()
 
@@ -314,13 +321,10 @@ def test_a_few_rows_are_sent_live(make: Make, new_provider: NewProvider, s3: S3,
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "us.amazon.nova-lite-v1:0",
-        "meta.llama3-1-70b-instruct-v1:0",
-        "mistral.mistral-7b-instruct-v0:2",
-        "mistral.mistral-large-2407-v1:0",
-        "anthropic.claude-3-haiku-20240307-v1:0",
-    ],
+    some(
+        ["us.amazon.nova-lite-v1:0", "meta.llama3-1-70b-instruct-v1:0", "mistral.mistral-7b-instruct-v0:2"],
+        ["mistral.mistral-large-2407-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"],
+    ),
 )
 @pytest.mark.parametrize("endpoint", ["Converse", "InvokeModel"])
 def test_every_family_runs_and_says_what_becomes_of_the_schema(
