@@ -84,12 +84,7 @@ def prepared(
                 return _report(workspace, newest, plan, again=True)
             outcome = work.build(packed, resend_changed=resend_changed, keep_done=keep_done)
         if outcome.filtered == outcome.seen:
-            raise UsageError(
-                f"[source] where holds for none of {plural(outcome.seen, 'row')}",
-                where=(plan.where["job"], job.source.where or ""),
-                effect="nothing was written",
-                hint="correct it: CSV values are text, so compare with quotes or int(row.x)",
-            )
+            raise _none_wanted(plan, outcome.seen)
         if not outcome.chunks and not outcome.rejected:
             return _nothing_new(workspace, plan, outcome, before)
         plan.freeze(part)
@@ -126,6 +121,15 @@ def prepared(
     for old in unsent:
         shutil.rmtree(workspace.state / old.id, ignore_errors=True)
     return _report(workspace, queries.run(ledger.db, run_id), plan, notes=work.notes, columns=outcome)
+
+
+def _none_wanted(plan: Plan, seen: int) -> UsageError:
+    return UsageError(
+        f"[source] where holds for none of {plural(seen, 'row')}",
+        where=(plan.where["job"], plan.job.source.where or ""),
+        effect="nothing was written",
+        hint="correct it: CSV values are text, so compare with quotes or int(row.x)",
+    )
 
 
 def _relative(workspace: Workspace) -> str:

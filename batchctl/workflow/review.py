@@ -223,14 +223,16 @@ class Desk:
     def record(self, wishes: Iterable[tuple[JudgedRow, Wish]], by: str) -> Counter[str]:
         """Decide about rows, all in one transaction. What was decided, counted."""
         work = [self.decision(row, wish, by) for row, wish in wishes]
-        kept = []
+        files: dict[tuple[str, bytes | None], tuple[str | None, str | None]] = {("", None): (None, None)}
         for _, _, one in work:
-            edited = None if one.output is None else orjson.loads(one.output)
-            kept.append(keep(self.directory, one.note, edited) if one.note or one.output is not None else (None, None))
+            said = (one.note, one.output)
+            if said not in files:
+                files[said] = keep(self.directory, one.note, None if one.output is None else orjson.loads(one.output))
         crash_point("review")
         done: Counter[str] = Counter()
         with self.workspace.ledger.transaction() as db:
-            for (back, turn, one), (name, sha256) in zip(work, kept, strict=True):
+            for back, turn, one in work:
+                name, sha256 = files[one.note, one.output]
                 if back is not None:
                     moves.undo(db, back, because=f"decided anew by {by}")
                 moves.decide(db, turn, action=one.action, by=by, edit=name, sha256=sha256)
