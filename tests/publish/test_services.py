@@ -24,6 +24,7 @@ SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {
     "bigquery": services.bigquery_server,
 }
 BIG = 100_000
+FEW_POINTS = ("K19b", "K19m", "K19c", "K19d-job", "K19e")
 POINTS = ("K19a", "K19b", "K19m", "K19c", "K19d", "K19d-job", "K19e", "K19f")
 
 
@@ -85,7 +86,7 @@ def test_published_twice_and_killed_anywhere_is_published_once(
     job.run("publish", code=0)
     assert service.rows() == wanted
     assert service.whole()
-    killed_and_carried_on(job, service, wanted, ("K19b", "K19m", "K19c", "K19e"))
+    killed_and_carried_on(job, service, wanted, FEW_POINTS if service.light else ("K19c",))
     assert {one["state"] for one in job.check_results().values()} == {"published"}
 
 
@@ -106,7 +107,7 @@ def killed_and_carried_on(
         assert service.whole(), point
         assert job.check_balance()["published"] == len(wanted)
         assert not list(job.state.glob("*publish.part"))
-    assert reached >= len(points) - 2, "too few of the points were passed"
+    assert reached >= max(1, len(points) - 3), "too few of the points were passed"
 
 
 @pytest.mark.slow
