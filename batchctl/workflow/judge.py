@@ -401,8 +401,11 @@ def _unanswered(task: Task, custom_id: bytes) -> Verdict:
     state = None if task.calls is None else task.calls.get(custom_id.decode())
     if state == "lost":
         return Verdict(RowState.HELD, None, LOST)
-    if state in ("absent", "abandoned"):
-        return _missing(f"its live call got no answer; {state} by a person's word")
+    if state == "absent":
+        return _missing("its live call got no answer, and was not sent: a person's word")
+    if state == "abandoned":
+        verdict = _missing("its live call got no answer, which a person gave up; it may be billed")
+        return replace(verdict, retry=Retry.USER)
     return _missing()
 
 

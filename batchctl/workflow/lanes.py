@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from batchctl.ledger import queries, transitions
+from batchctl.model.errors import UsageError
 from batchctl.prices import picos, usd_text
 from batchctl.workflow import money
 from batchctl.workflow.deadline import due
@@ -23,17 +24,21 @@ PROMISED_SECONDS = 86_400
 
 
 def settle(workspace: Workspace, run: queries.Run) -> None:
-    """Put on record the lane that was asked for, or choose one and say why."""
-    wanted = workspace.options.lane
-    if wanted is None and (run.lane is not None or workspace.policy.lane.prefer != AUTO):
-        return
+    """Put on record the lane that was asked for, or choose one and say why. What the job file names needs no record."""
+    wanted = workspace.options.lane or run.lane or workspace.policy.lane.prefer
     because = "asked for"
-    if wanted in (None, AUTO):
+    if wanted == AUTO:
         wanted, because = _chosen(workspace, run)
         workspace.options.note(f"lane: {wanted}; {because}")
-    assert wanted is not None
+    if wanted != money.BATCH and not workspace.frozen_plan().codec().traits.live:
+        raise UsageError(
+            f"{workspace.frozen_plan().job.model.provider} answers in batch only",
+            where="[lane] prefer",
+            effect="nothing was sent",
+            hint='use prefer = "batch"',
+        )
     workspace.chosen_lane = wanted
-    if wanted != run.lane:
+    if wanted != run.lane and (because != "asked for" or workspace.options.lane is not None):
         with workspace.ledger.transaction() as db:
             transitions.set_lane(db, run.id, wanted, because=because)
 
@@ -45,6 +50,9 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
     rows = plural(sum(one.requests for one in waiting), "row")
     if not workspace.frozen_plan().codec().traits.live:
         return money.BATCH, "files are handed out whole"
+    limits = workspace.frozen_plan().codec().limits(settings.endpoint)
+    if any(one.requests < limits.least_requests for one in waiting):
+        return money.LIVE, f"{settings.provider} takes no batch with fewer than {limits.least_requests:,} requests"
     if settings.provider == "openai-compatible":
         return money.LIVE, "few compatible servers have a batch API (`--lane batch` if yours has)"
     cap = money.output_cap(workspace.frozen_plan()) or 0

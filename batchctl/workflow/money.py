@@ -28,6 +28,7 @@ NO_OUTPUT = ("/v1/embeddings", "/v1/moderations", ":embedContent")
 BATCH, LIVE, BACKGROUND = "batch", "live", "background"
 DRY_RUN = "dry-run"
 UNBOOKED = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED, ChunkState.FETCHED)
+BYTES_A_TOKEN = 4  # of English in JSON, about
 DENSER = (11, 10)  # a request may have so many tokens a byte more than the densest of the sample
 
 
@@ -199,6 +200,16 @@ def bounds_of(workspace: Workspace, run: queries.Run, settings: str, lane: Lane)
         given = seen.get("output_tokens")
     dense = (seen["input_tokens"] * DENSER[0], seen["line_bytes"] * DENSER[1]) if seen.get("line_bytes") else None
     return Bounds(price_of(workspace, run, settings, lane), given, dense)
+
+
+def input_tokens(workspace: Workspace, run: queries.Run, settings: str, size: int) -> int:
+    """About how many tokens so many bytes of request lines are: as dense as the densest of the dry run, else four bytes."""
+    db = workspace.ledger.db
+    dry = queries.last_dry_run(db, settings) or queries.last_dry_run(db, run.settings)
+    seen = {} if dry is None else dry.report.get("seen") or {}
+    if not seen.get("line_bytes"):
+        return -(-size // BYTES_A_TOKEN)
+    return int(-(-size * seen["input_tokens"] // seen["line_bytes"]))
 
 
 def most_of(workspace: Workspace, run: queries.Run, chunk: Chunk, lane: Lane = "batch") -> int | None:

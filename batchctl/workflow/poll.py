@@ -15,7 +15,7 @@ from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, collect, deadline, live, notify, reconcile
-from batchctl.workflow.money import LIVE, cost
+from batchctl.workflow.money import BATCH, LIVE, cost, input_tokens
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
 from batchctl.workflow.workspace import Options, Workspace, opened
@@ -262,13 +262,7 @@ def _refused(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Inte
                 hint="top up or raise the limit at the provider, then run the same command again",
             )
         if capacity:
-            raise Throttled(
-                f"the queue at {provider.name} is full: {said}",
-                where=f"run {chunk.run}, chunk {chunk.number}",
-                effect=f"no attempt was used; {plural(chunk.rows, 'row')} are queued again",
-                hint="they are sent when running batches have ended; keep `batchctl poll` going",
-                code="queue_full",
-            )
+            raise _queue_full(workspace, provider, chunk, said, tries)
         return
     collect.record_refusal(workspace, chunk, intent, status.errors)
     place = f"chunks/{chunk.number:04d}.jsonl" + (f":{first.line}" if first is not None and first.line else "")
@@ -278,6 +272,38 @@ def _refused(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Inte
         effect=f"nothing ran and nothing was billed; {plural(chunk.rows, 'row')} go to the rerun file",
         hint=f"`batchctl validate {chunk.run}`, correct the job file, then `batchctl rerun`",
         code="batch_rejected",
+    )
+
+
+def _queue_full(workspace: Workspace, provider: Guarded, chunk: Chunk, said: str, tries: int) -> ProviderError:
+    """The provider's word on its limit, what of ours is in its queue, and what this chunk needs.
+
+    A chunk that was refused time and again with nothing else of ours in the queue is not helped by waiting.
+    """
+    ours = [
+        one
+        for run in queries.runs(workspace.ledger.db)
+        for one in queries.chunks(workspace.ledger.db, run.id)
+        if one.lane == BATCH and one.state in (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED)
+    ]
+    run = queries.run(workspace.ledger.db, chunk.run)
+    needed = input_tokens(workspace, run, chunk.settings, chunk.bytes)
+    queued = sum(input_tokens(workspace, run, chunk.settings, one.bytes) for one in ours)
+    now = window(workspace, provider)
+    hint = f"they are sent when running batches have ended, {now} at once; keep `batchctl poll` going"
+    if not ours:
+        hint = (
+            "nothing else of this workspace is queued: the chunk alone may be too large for the queue; prepare smaller "
+            "ones ([limits] chunk_rows), or wait for what others of your organization have queued"
+        )
+    kind = ProviderError if not ours and tries >= SENDS_BEFORE_GIVING_UP else Throttled
+    return kind(
+        f"the queue at {provider.name} is full: {said}",
+        where=f"run {chunk.run}, chunk {chunk.number}",
+        effect=f"no attempt was used; {plural(chunk.rows, 'row')} are queued again: this chunk needs about {needed:,} "
+        f"input tokens, {plural(len(ours), 'batch', 'batches')} of this workspace hold about {queued:,}",
+        hint=hint,
+        code="queue_full",
     )
 
 

@@ -165,9 +165,10 @@ def automatic(workspace: Workspace, run: queries.Run, *, again: bool) -> int:
     consent nothing is prepared, and a note says so.
     """
     done = (ChunkState.APPLIED, ChunkState.HELD, ChunkState.WITHDRAWN)
+    now = queries.run(workspace.ledger.db, run.id)
     if (
-        run.stopped
-        or run.is_purged
+        now.stopped
+        or now.is_purged
         or any(one.state not in done for one in queries.chunks(workspace.ledger.db, run.id))
     ):
         return 0
@@ -308,7 +309,8 @@ class _Rerun:
         """The settings under which this row is sent again, or None and why it is left out ("" when not asked for)."""
         judged, reason = row.judged, row.judged.reason
         if self.rest:
-            again = judged.chunk.lane == BATCH and judged.state in FAILED and judged.retry in REPEATABLE
+            left = judged.chunk.lane == BATCH and judged.chunk.number not in self.abandoned
+            again = left and judged.state in FAILED and judged.retry in REPEATABLE
             return (self._with(row.settings) if again and not row.elsewhere and not judged.decision else None), ""
         asked = bool(self.only) and reason in self.only
         if self.only and not asked:

@@ -110,7 +110,7 @@ def _send(workspace: Workspace, current: queries.Run, lines: list[str]) -> Batch
     chunks = queries.chunks(workspace.ledger.db, current.id)
     if not any(one.state in (*SENDABLE, ChunkState.INTENT) or live.begun(one) for one in chunks):
         return None
-    if current.stopped:
+    if queries.run(workspace.ledger.db, current.id).stopped:
         workspace.options.note(f"{current.id} was cancelled; its waiting chunks are sent only by `batchctl submit`")
         return None
     provider = workspace.provider(workspace.frozen_plan())

@@ -8,6 +8,7 @@ from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit
 from batchctl.model.rows import FAILED, RowState
+from batchctl.workflow import deadline
 from batchctl.workflow.money import cost, cost_line
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import broken_shares, share_facts
@@ -31,6 +32,7 @@ def status(options: Options) -> Report:
         broken = broken_shares(workspace, run)
         lines += [f"  broken over the run: {one.words}" for one in broken]
         lines += [line for line in [cost_line(db, run, balance)] if line]
+        lines += [line for line in [deadline.told(workspace, run)] if line]
         if others:
             lines.append(f"  other runs: {', '.join(others[-5:])}" + (" ..." if len(others) > 5 else ""))
         left = [one for one in queries.unfinished(db, run.job) if one != run.id]
@@ -41,6 +43,9 @@ def status(options: Options) -> Report:
             "model": settings.model,
             "created_at": run.created_at,
             "reasons": queries.reasons(db, run.id),
+            "lane": workspace.lane(run),
+            "deadline": None if (at := deadline.due(workspace, run)) is None else at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "deadline_missed": deadline.missed(workspace, run),
             "broken_rules": share_facts(broken),
             "runs": [one.id for one in queries.runs(db)],
             "unfinished": queries.unfinished(db, run.job),

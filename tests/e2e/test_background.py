@@ -76,7 +76,7 @@ def test_a_lost_create_is_held(job: JobFolder, own: Provider) -> None:
     assert creates(job) == 4
 
 
-@pytest.mark.parametrize("point", ["B1", "B2", "B3", "L3"])
+@pytest.mark.parametrize("point", ["B2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("B1", "B3", "L3"))])
 def test_a_kill_creates_none_twice(point: str, job: JobFolder) -> None:
     assert job.run("run", "--wait", BATCHCTL_CRASH_AT=point).killed
     job.run("run", "--wait", code=(0, 11))

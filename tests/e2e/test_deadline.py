@@ -62,7 +62,9 @@ def test_live_tail_sends_only_what_the_batch_did_not_finish(new_job: NewJob, slo
     check_once(job)
 
 
-@pytest.mark.parametrize("point", ["D1", "K17", "K14", "K15", "D2", "L1", "L2"])
+@pytest.mark.parametrize(
+    "point", ["D1", "D2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("K17", "K14", "K15", "L1", "L2"))]
+)
 def test_a_kill_during_a_live_tail_pays_for_no_row_twice(point: str, new_job: NewJob, slow: Provider) -> None:
     job = new_job(slow, rows=30, model=MODEL, lane=TAIL)
     assert job.run("run", "--wait", BATCHCTL_CRASH_AT=point).killed
