@@ -49,7 +49,7 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
     waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE]
     rows = plural(sum(one.requests for one in waiting), "row")
     if not workspace.frozen_plan().codec().traits.live:
-        return money.BATCH, f"{settings.provider} has no other"
+        return money.BATCH, "files are handed out whole"
     limits = workspace.frozen_plan().codec().limits(settings.endpoint)
     if any(one.requests < limits.least_requests for one in waiting):
         return money.LIVE, f"{settings.provider} takes no batch with fewer than {limits.least_requests:,} requests"

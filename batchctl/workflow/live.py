@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import orjson
@@ -125,6 +124,8 @@ class Sending:
         self.failure: BatchctlError | None = None
         self.short: int | None = None  # what the call that the budget has no room for could cost
         self.signal = 0
+        self.signals: tuple[int, ...] = ()  # those that the loop catches
+        self.tasks: set[asyncio.Task[None]] = set()
         most = workspace.policy.limits.calls_at_once or MOST_AT_ONCE
         learnt = queries.window(workspace.ledger.db, self._window)
         self.width = Width(most, learnt, provider.waits)
@@ -251,7 +252,9 @@ class Sending:
         self.loop = asyncio.get_running_loop()
         self.came: asyncio.Queue[_Outcome | None] = asyncio.Queue()
         self.under_way = 0
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = self.tasks
+        for number in self.signals:
+            self.loop.add_signal_handler(number, self._signalled, number)
         done: list[_Outcome] = []
         async with caller(self.provider, self.plan.endpoint, self.width.most) as call:
             while True:
@@ -297,6 +300,14 @@ class Sending:
             row.turn = self.width.turn
             going.append(row)
         return going
+
+    def _signalled(self, number: int) -> None:
+        """The first signal wakes the loop, which records what still comes; a second gives that up."""
+        if self.signal:
+            for task in self.tasks:
+                task.cancel()
+        self.signal = number
+        self.came.put_nowait(None)
 
     async def _one(self, call: Caller, row: Row) -> None:
         try:
@@ -466,25 +477,19 @@ def line_of(custom_id: str, answer: LiveAnswer) -> bytes:
 
 @contextmanager
 def _signals(work: Sending) -> Iterator[None]:
-    """A first signal lets the answers under way arrive for some seconds, then does what it did before; a second at once."""
+    """A first signal lets the answers under way arrive for some seconds, then does what it did before; a second at once.
+
+    The loop itself catches them: one that the kernel gives to another thread would not wake it otherwise.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
-
-    def arrived(number: int, frame: FrameType | None) -> None:
-        if work.signal:
-            before[number](number, frame)
-        work.signal = number
-        work.loop.call_soon_threadsafe(work.came.put_nowait, None)
-
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if callable(signal.getsignal(one)):
-            before[one] = signal.signal(one, arrived)
+    before: dict[int, Any] = {int(one): signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    work.signals = tuple(number for number, handler in before.items() if callable(handler))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in work.signals:
+            signal.signal(number, before[number])
     if work.signal:
         before[work.signal](work.signal, None)
