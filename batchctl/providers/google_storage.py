@@ -71,6 +71,12 @@ class Objects:
         bucket, name = parts_of(address)
         self._bucket(bucket).blob(name).delete(retry=None)
 
+    def delete_folder(self, folder: str) -> None:
+        """Every object of a folder; one without objects counts as deleted."""
+        bucket, prefix = parts_of(folder.rstrip("/") + "/")
+        for blob in self._list(bucket, prefix):
+            blob.delete(retry=None)
+
     def read(self, address: str) -> Iterator[bytes]:
         """One object, as it is now."""
         bucket, name = parts_of(address)

@@ -275,7 +275,11 @@ class VertexBatch:
                 raise
 
     def delete(self, staged: str) -> None:
-        self._place.delete(staged)
+        """An input, or all results of a job: `staged` is an address, or a handle of `poll`."""
+        if staged.startswith("{"):
+            self._place.forget(orjson.loads(staged)["output"])
+        else:
+            self._place.delete(staged)
 
     def call(self, body: bytes, endpoint: str) -> LiveAnswer:
         started = time.monotonic()

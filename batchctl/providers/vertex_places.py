@@ -31,6 +31,10 @@ class Place(Protocol):
 
     def put(self, chunk: Path, tag: str) -> str: ...
     def delete(self, address: str) -> None: ...
+    def forget(self, output: str) -> None:
+        """Delete what a job has written."""
+        ...
+
     def configs(self, staged: str, tag: str) -> dict[str, Any]:
         """`inputConfig` and `outputConfig` of a job."""
         ...
@@ -62,6 +66,9 @@ class Bucket:
 
     def delete(self, address: str) -> None:
         self._objects.delete(address)
+
+    def forget(self, output: str) -> None:
+        self._objects.delete_folder(output)
 
     def configs(self, staged: str, tag: str) -> dict[str, Any]:
         self.check()
@@ -108,6 +115,9 @@ class Dataset:
 
     def delete(self, address: str) -> None:
         self._tables.delete(address)
+
+    def forget(self, output: str) -> None:
+        self._tables.delete(output)
 
     def configs(self, staged: str, tag: str) -> dict[str, Any]:
         output = {"outputUri": self._table(tag, "out")}

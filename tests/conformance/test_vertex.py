@@ -122,6 +122,17 @@ class VertexContract(ProviderContract):
         assert (status.state, status.refusal) == (BatchState.REFUSED, Refusal.FILE)
         assert server.rows_billed() == 0
 
+    def test_results_can_be_deleted_like_inputs(
+        self, guarded: Guarded, server: VertexEmulated, chunk: Path, tmp_path: Path
+    ) -> None:
+        _, status = self.ended(guarded, server, chunk)
+        ((_, handle),) = status.files
+        assert len(self.lines_of(guarded, status, tmp_path)) == 5
+        guarded.delete(handle)
+        guarded.delete(handle)  # already gone counts as deleted
+        with pytest.raises(NotFound):
+            self.lines_of(guarded, status, tmp_path)
+
     def test_another_location_has_its_own_jobs(
         self, slow: Guarded, slow_server: VertexEmulated, chunk: Path, waits: Waits
     ) -> None:
