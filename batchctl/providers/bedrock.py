@@ -120,8 +120,8 @@ class BedrockBatch:
             file_bytes=1_000_000_000,
             line_bytes=25_000_000,
             least_requests=LEAST_RECORDS,
-            source="docs.aws.amazon.com/general/latest/gr/bedrock.html quotas (defaults; they differ by model and "
-            "account) and botocore 1.44.5 (line_bytes: of one synchronous request), read 2026-11-21",
+            source="AWS General Reference, Bedrock quotas (defaults, a copy of mid 2025; they differ by model and account); "
+            "botocore 1.44.5 (line_bytes: of one synchronous request); read 2026-11-21",
         )
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def providers() -> Report:
     lines += [f"limits of {', '.join(names)}: {source}" for source, names in sources.items()]
     lines.append("of openai-compatible servers: not verified")
     least = [(row["provider"], row["least_requests"]) for row in rows if row["least_requests"] != 1]
-    lines += [f"a batch at {name} has at least {count} requests; fewer are sent live" for name, count in least]
+    lines += [f"a batch at {name} has at least {count} requests; fewer can be sent live" for name, count in least]
     return Report(
         "providers", None, Exit.OK, None, None, tuple(lines), "", {"providers": rows}, data="\n".join(lines) + "\n"
     )
