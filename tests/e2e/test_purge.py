@@ -148,3 +148,24 @@ def test_the_emulators_own_files_go_with_the_run(new_job: NewJob) -> None:
     assert holds_canary(job)
     job.run("purge", job.run_id, code=0)
     assert holds_canary(job) == []
+
+
+def test_publishing_deletes_the_providers_files_and_never_a_purged_runs_rows(
+    new_job: NewJob, provider: Provider
+) -> None:
+    job = new_job(
+        provider,
+        rows=ROWS,
+        schema=SCHEMA,
+        retention='remote_files = "on-publish"',
+        more='\n[[publish]]\nto = "labels.jsonl"\nkey = ["id"]\n',
+    )
+    before = len(provider.calls("DELETE", "/v1/files/"))
+    job.run("run", "--wait", code=0)
+    assert len(provider.calls("DELETE", "/v1/files/")) - before == 2, "the input and the results"
+    published = (job.path / "labels.jsonl").read_bytes()
+    assert published.count(b"\n") == 8
+    job.run("purge", job.run_id, code=0)
+    assert "would lose its rows" in job.run("publish", code=2).err
+    assert (job.path / "labels.jsonl").read_bytes() == published
+    assert job.check_balance()["published"] == 8

@@ -173,3 +173,16 @@ def test_refusals_without_an_answer_cannot_be_accepted(new_job: NewJob, new_prov
     found = job.check_results()
     assert (found["R-00"]["state"], found["R-01"]["state"]) == ("completed", "invalid_output")
     assert found["R-01"]["reason"] == "refused"
+
+
+@pytest.mark.parametrize("point", ["review", "before-commit", "after-commit"])
+def test_a_kill_leaves_a_decision_whole_or_not_there(waiting: JobFolder, point: str) -> None:
+    name = rows(waiting)[0]
+    new = {"label": "card", "note": "by hand"}
+    command = ("review", "edit", name, "--output", json.dumps(new))
+    assert waiting.run(*command, BATCHCTL_CRASH_AT=point).code == -9
+    waiting.check_files()
+    assert (name in rows(waiting)) == (point != "after-commit")
+    waiting.run(*command, code=3)
+    assert state(waiting, name)["output"] == new
+    waiting.check_files()
