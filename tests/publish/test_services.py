@@ -24,7 +24,7 @@ SERVERS: dict[str, Callable[[], AbstractContextManager[Service]]] = {
     "bigquery": services.bigquery_server,
 }
 BIG = 100_000
-FEW_POINTS = ("K19b", "K19m", "K19c", "K19d-job", "K19e")
+FEW_POINTS = ("K19m", "K19c", "K19d-job", "K19e")
 POINTS = ("K19a", "K19b", "K19m", "K19c", "K19d", "K19d-job", "K19e", "K19f")
 
 
