@@ -45,7 +45,6 @@ from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
 from batchctl.providers.live import Caller, caller
 from batchctl.workflow import money
-from batchctl.workflow.judge import expected
 from batchctl.workflow.live_width import Row, Width
 from batchctl.workflow.reports import plural
 from batchctl.workflow.workspace import Workspace
@@ -106,6 +105,8 @@ class Sending:
     lane = money.LIVE
 
     def __init__(self, workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> None:
+        from batchctl.workflow.judge import expected  # tables: `status` and `submit --help` come by here and read none
+
         self.workspace = workspace
         self.provider = provider
         self.run = run
