@@ -105,7 +105,7 @@ class Sending:
     lane = money.LIVE
 
     def __init__(self, workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk) -> None:
-        from batchctl.workflow.judge import expected  # tables take their time to load, and `status` needs none
+        from batchctl.workflow.judge import expected  # tables: `status` and `submit --help` come by here and read none
 
         self.workspace = workspace
         self.provider = provider
