@@ -381,16 +381,6 @@ class OpenAIBatch(OpenAIBackground):
         facts = error if isinstance(error, dict) else {}
         return self._meaning(status, facts, headers, "no reason given", host(self._base_url))
 
-    def knows_model(self, name: str) -> bool:
-        """Whether the key may use a model: `GET /models/{name}`, free."""
-        import openai
-
-        try:
-            self._asked("get", f"/models/{quote(name, safe='')}")
-        except openai.NotFoundError:
-            return False
-        return True
-
     # --- what an exception means ----------------------------------------------------------------------------------
 
     def outcome(self, error: BaseException) -> BatchctlError | None:

@@ -26,7 +26,6 @@ from batchctl.model.errors import (
     Rejected,
     StorageFailed,
     Throttled,
-    UsageError,
 )
 from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
@@ -145,13 +144,6 @@ def send_waiting(
     db = workspace.ledger.db
     sent = Sent()
     waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE and one.attempt >= least_attempt]
-    if waiting and workspace.lane(run) != money.BATCH and not provider.traits.live:
-        raise UsageError(
-            f"provider `{provider.name}` has no endpoint that answers single requests",
-            where="[lane] prefer",
-            effect="nothing was sent",
-            hint="use --lane batch",
-        )
     if workspace.lane(run) == money.BACKGROUND:
         return _sent_in_background(workspace, provider, run, waiting)
     if workspace.lane(run) == money.LIVE:

@@ -101,7 +101,7 @@ def test_an_export_that_does_not_exist(new_job: NewJob) -> None:
     done = job.run("dry-run", "--set", "model.provider=vllm", "--rows", "1", code=2)
     assert "single requests" in done.err
     done = job.run("submit", "--set", "model.provider=vllm", "--lane", "live", code=2)
-    assert "--lane batch" in done.err
+    assert "in batch only" in done.err
     assert job.run("prepare", "--export", "vllm", "--set", "lane.prefer=live", code=8)
 
 
