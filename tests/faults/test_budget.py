@@ -101,7 +101,8 @@ def test_dry_runs_count_even_those_of_a_run_that_was_replaced(new_job: NewJob, n
 
 def test_reruns_count(new_job: NewJob, new_provider: NewProvider) -> None:
     job = new_job(new_provider(**{"500": 1.0}), rows=3, model=MODEL)
-    job.run("run", "--wait", code=3)
+    for command, code in ((["prepare"], 0), (["submit"], 8), (["poll", "--wait"], 0), (["validate"], 3)):
+        job.run(*command, code=code)  # step by step: `run` would send them again by itself
     done = job.run("rerun", "--wait", *budget(Decimal("0.0001")), code=6)
     assert "the budget has no room for chunk 2" in done.err
     assert len(job.books.creates) == 1
