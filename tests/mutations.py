@@ -57,8 +57,9 @@ MUTATIONS = (
             ),
             (
                 "batchctl/workflow/submit.py",
-                '    crash_point("K10")\n',
-                '    crash_point("K10")\n    with ledger.transaction() as db:\n        late(db)\n',
+                "    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)\n",
+                '    crash_point("K10")\n    with ledger.transaction() as db:\n        late(db)\n'
+                "    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)\n",
             ),
         ),
         ("tests/crash/test_kill_points.py::test_submit",),
@@ -138,8 +139,8 @@ MUTATIONS = (
         (
             (
                 "batchctl/providers/openai.py",
-                "STATES.get(word, BatchState.RUNNING)",
-                "STATES.get(word, BatchState.ENDED)",
+                "profile.states.get(word, BatchState.RUNNING)",
+                "profile.states.get(word, BatchState.ENDED)",
             ),
         ),
         ("tests/faults/test_statuses.py::test_an_unknown_status_is_waited_for",),

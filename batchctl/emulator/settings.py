@@ -23,6 +23,8 @@ ADDRESSES = {
     "azure-openai": "/azure",
     "mistral": "/mistral",
     "together": "/together",
+    "gemini": "",
+    "vertex": "",
 }
 """Where each provider's wire is, after the emulator's address: what `[model] base_url` names. Groq: `/groq/openai/v1`."""
 RESULT_FAULTS = ("stranger", "null-id", "cut-last", "no-final-newline", "crlf", "blank", "u2028", "both-files")

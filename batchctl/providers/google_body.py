@@ -34,8 +34,8 @@ TOP = frozenset(
 )
 OWN = ("model", "contents", "content", "systemInstruction", "system_instruction")
 BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
-"""`reasoning.effort` in tokens for models before Gemini 3, which know no levels (ai.google.dev/gemini-api/docs/openai,
-read 2026-11-21; `minimal` is ours, the smallest that every such model takes)."""
+"""`reasoning.effort` in tokens for models before Gemini 3, which know no levels: the numbers of Google's OpenAI-compatible
+endpoint as others report them, not verified at the vendor's page (2026-11-21); `minimal` is our own."""
 LEVELS = {"none": "MINIMAL", "minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
 _BUDGET_MODELS = re.compile(r"gemini-(?:1|2)[.-]")
 _KEY = re.compile(r"[ -~]{1,200}")

@@ -366,6 +366,16 @@ class OpenAIBatch(OpenAIBackground):
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
 
+    def knows_model(self, name: str) -> bool:
+        """Whether the key may use a model: `GET /models/{name}`, free."""
+        import openai
+
+        try:
+            self._asked("get", f"/models/{quote(name, safe='')}")
+        except openai.NotFoundError:
+            return False
+        return True
+
     def live_post(self, endpoint: str) -> Post | None:
         key = self._key.checked()
         self._placed()

@@ -30,7 +30,7 @@ FAULTS = {
     "results": ["stranger", "null-id", "blank", "no-final-newline"],
 }
 # Prices of gemini-2.5-flash, written down so that the meter does not learn them from the code it judges
-# (ai.google.dev/gemini-api/docs/pricing, read 2026-11-21).
+# (as genai-prices 0.2.3 has them; not verified at the vendor's page).
 GEMINI = {"input": 0.15, "cached": 0.015, "output": 1.25, "live_input": 0.3, "live_cached": 0.03, "live_output": 2.5}
 
 
