@@ -58,8 +58,10 @@ MUTATIONS = (
             (
                 "batchctl/workflow/submit.py",
                 "    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)\n",
-                '    crash_point("K10")\n    with ledger.transaction() as db:\n        late(db)\n'
-                "    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)\n",
+                (
+                    '    crash_point("K10")\n    with ledger.transaction() as db:\n        late(db)\n'
+                    "    reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)\n"
+                ),
             ),
         ),
         ("tests/crash/test_kill_points.py::test_submit",),

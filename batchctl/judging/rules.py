@@ -257,10 +257,11 @@ class Rules:
         """Consequence and words of each check that does not hold."""
         if not why and self._all is not None:
             try:
-                if self._all(self._context) is True and all(where is None for _, _, where in self._checks):
-                    return []
-            except Exception:  # noqa: S110  (which one, and why, is found below)
-                pass
+                hold = self._all(self._context) is True
+            except Exception:
+                hold = False  # which one cannot be evaluated, and why, is found below
+            if hold and all(where is None for _, _, where in self._checks):
+                return []
         found = []
         for one, check, where in self._checks:
             asked = why or (True if where is None else where.holds(self._context))
