@@ -130,6 +130,12 @@ MUTATIONS = (
         (f"{LOST}::test_a_create_whose_answer_is_lost_is_found_and_not_repeated",),
     ),
     Mutation(
+        "a clock that was set back makes every create one that may be repeated",
+        "P1 P25",
+        (("batchctl/workflow/reconcile.py", "not 0 <= age < provider", "not age < provider"),),
+        ("tests/faults/test_settle.py",),
+    ),
+    Mutation(
         "the second of two batches is left running",
         "P1",
         (("batchctl/workflow/reconcile.py", "        provider.cancel(one.batch_id)\n", ""),),

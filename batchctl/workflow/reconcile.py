@@ -167,8 +167,8 @@ def _repeated(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
 
     A refusal of the repetition says nothing of the first one, so the intent stays open whatever is raised here.
     """
-    age = time.time() - intent.created_epoch
-    if age >= provider.traits.token_seconds or intent.fenced:
+    age = time.time() - intent.created_epoch  # less than 0: the clock was set back, and tells nothing
+    if not 0 <= age < provider.traits.token_seconds or intent.fenced:
         return False
     chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)
     plan = workspace.frozen_plan(chunk.settings)

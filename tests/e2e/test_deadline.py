@@ -15,7 +15,7 @@ from tests.support.provider import Provider, until
 
 MODEL = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_tokens = 64 }'
 IDS = [f"R-{number:03d}" for number in range(30)]
-TAIL = 'deadline = "0s"\non_deadline_risk = "live-tail"'
+TAIL = 'deadline = "2026-01-01T00:00:00Z"\non_deadline_risk = "live-tail"'
 
 
 @pytest.fixture
