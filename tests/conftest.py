@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,6 @@ settings.load_profile("batchctl")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-_numbers = itertools.count(1)
 
 NewJob = Callable[..., JobFolder]
 NewProvider = Callable[..., Provider]
@@ -85,12 +85,18 @@ def gcs() -> Iterator[Gcs]:
 
 
 @pytest.fixture
-def new_job(tmp_path: Path, commands: Commands) -> NewJob:
-    """Job folders, each with a name that no other test uses at the same provider, unless it is given."""
+def new_job(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) -> NewJob:
+    """Job folders, each with a name that no other test uses at the same provider, unless it is given.
+
+    Requests hold the name, and the emulator draws by the request: a test always has the same one, in any order of tests.
+    """
+    test = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]
+    numbers = itertools.count(1)
 
     def make(provider: Provider | None, *, name: str = "", **write: Any) -> JobFolder:
-        number = next(_numbers)
-        return JobFolder(tmp_path / f"job-{number}", commands, provider, name or f"job-{number}").write(**write)
+        number = next(numbers)
+        folder = tmp_path / f"job-{number}"
+        return JobFolder(folder, commands, provider, name or f"job-{test}-{number}").write(**write)
 
     return make
 

@@ -134,9 +134,8 @@ def test_run(make: Make, point: str) -> None:
 # --- killed again while it recovers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("commit", COMMITS)
-@pytest.mark.parametrize("first", ["K5", "K7", "K10", "K13"])
+@pytest.mark.parametrize("first", ["K10", *(pytest.param(one, marks=pytest.mark.slow) for one in ("K5", "K7", "K13"))])
 def test_recovery_at_every_commit(make: Make, first: str, commit: str) -> None:
     for number in itertools.count(1):
         job = make()

@@ -39,7 +39,6 @@ def write_rows(path: Path, count: int) -> None:
             file.write(f"R-{number:06d},question {number}: {filler}\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "chunks"), [("chunk_rows = 5000", 20), ('chunk_bytes = "10MB"', None)])
 def test_100_000_rows_finish_in_chunks_with_flat_memory(
     new_job: NewJob, new_provider: NewProvider, limit: str, chunks: int | None

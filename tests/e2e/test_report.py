@@ -83,7 +83,7 @@ def test_figures_are_those_of_the_books_and_the_text_leads_with_a_completed_row(
     low, high = (Decimal(facts["forecast"][name]) for name in ("usd_low", "usd_high"))
     assert facts["forecast"]["inside"] == (low <= spent["first attempts"] <= high)
     done = job.run("report", code=0)
-    assert re.match(r"job-\d+-0001   \$0\.\d+ per completed row", done.out)
+    assert re.match(r"job-[0-9a-f]{8}-1-0001   \$0\.\d+ per completed row", done.out)
     assert EVIL not in done.out
     assert job.run("report", code=0).out == done.out
 

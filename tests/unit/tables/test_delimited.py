@@ -75,7 +75,6 @@ def test_long_cells_and_many_columns(folder: Folder) -> None:  # 90
     assert folder.rows("wide.csv") == [{name: str(i) for i, name in enumerate(names)}]
 
 
-@pytest.mark.slow
 def test_a_cell_of_100_mb(folder: Folder) -> None:  # 90
     folder.write("rows.csv", b'a,b\n1,"' + b"x, y\n" * 20_000_000 + b'"\n2,z\n')
     rows = folder.rows("rows.csv")
