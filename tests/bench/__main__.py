@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from batchctl.files import sha256_of
@@ -128,18 +129,38 @@ class Cost:
     peak_mb: float
 
 
-def measured(command: list[str], cwd: Path) -> Cost:
-    """Run a command; its CPU time and peak memory, from the kernel."""
-    environ = {**os.environ, "OPENAI_API_KEY": "bench"}
-    process = subprocess.Popen(command, cwd=cwd, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    said = process.stderr.read()
+_MEASURE = """
+import json, os, subprocess, sys
+for line in sys.stdin:
+    command, cwd, env = json.loads(line)
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode not in (0, 3):
-        raise SystemExit(f"{command} failed with {process.returncode}:\n{said.decode(errors='replace')}")
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cpu = usage.ru_utime + usage.ru_stime
+    print(json.dumps([process.returncode, cpu, usage.ru_maxrss / 1024, said]), flush=True)
+"""
+"""What starts the measured commands. A process of its own: the kernel counts the memory of the one that forks, too."""
+
+
+@cache
+def _starter() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _MEASURE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def measured(command: list[str], cwd: Path) -> Cost:
+    """Run a command; its CPU time and peak memory, from the kernel."""
+    starter = _starter()
+    assert starter.stdin is not None
+    assert starter.stdout is not None
+    starter.stdin.write(json.dumps([command, str(cwd), {**os.environ, "OPENAI_API_KEY": "bench"}]) + "\n")
+    starter.stdin.flush()
+    code, cpu, peak, said = json.loads(starter.stdout.readline())
+    if code not in (0, 3):
+        raise SystemExit(f"{command} failed with {code}:\n{said}")
+    return Cost(cpu, peak)
 
 
 def write_rows(path: Path, count: int) -> None:
