@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ PLACE = "review"
 
 
 def decisions(directory: Path, db: Any, run_id: str) -> dict[int, dict[int, Decision]]:
-    """The decisions of a run that stand: chunk to position to decision."""
+    """The decisions of a run that stand: chunk to position to decision. Those of a purged run have no text."""
     found: dict[int, dict[int, Decision]] = {}
+    purging = queries.run(db, run_id).purging is not None  # its files may be gone before the ledger says so
     for row in queries.decisions(db, run_id):
-        found.setdefault(row.chunk, {})[row.position] = _decision(directory / PLACE, row)
+        one = replace(row, edit=None) if purging else row
+        found.setdefault(row.chunk, {})[row.position] = _decision(directory / PLACE, one)
     return found
 
 

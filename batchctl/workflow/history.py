@@ -48,11 +48,10 @@ class History:
         """What the earlier runs have of these rows."""
         key = elsewhere = here = pa.array([False] * len(ids))
         for run in self.runs:
-            mine = hidden(ids) if run.inputs_purged_at and run.outputs_purged_at else ids
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
                 for seen_ids, seen_keys, done in self._rows(run, chunk):
                     key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))
-                    hit = pc.is_in(mine, value_set=seen_ids.filter(done))
+                    hit = are_in(ids, seen_ids.filter(done), run)
                     if chunk.settings == self.settings:
                         here = pc.or_(here, hit)
                     else:
@@ -97,6 +96,11 @@ class History:
         return pa.array(now, pa.string())
 
 
-def hidden(ids: pa.Array) -> pa.Array:
-    """Source ids as the segments of a purged run have them."""
-    return pa.array([purged_id(one) for one in ids.to_pylist()], pa.string())
+def are_in(ids: pa.Array, seen: pa.Array, run: queries.Run) -> pa.Array:
+    """Which source ids are among those of a run's segments. A purged run has what stands for them, and one whose purge was
+    interrupted has either."""
+    plain = pc.is_in(ids, value_set=seen)
+    if not run.is_purged:
+        return plain
+    stand_ins = pa.array([purged_id(one) for one in ids.to_pylist()], pa.string())
+    return pc.or_(plain, pc.is_in(stand_ins, value_set=seen))

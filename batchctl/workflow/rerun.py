@@ -32,7 +32,7 @@ from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Verdict
 from batchctl.workflow import lanes, notify, reconcile
 from batchctl.workflow.attempt import Group
 from batchctl.workflow.decided import decisions
-from batchctl.workflow.history import hidden
+from batchctl.workflow.history import are_in
 from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import BATCH, cost
 from batchctl.workflow.poll import Pass, looked
@@ -288,13 +288,12 @@ class _Rerun:
         rows = segments.read(path, ["position", "id"])
         found = pa.array([False] * len(rows))
         for run in self.later:
-            purged = run.inputs_purged_at and run.outputs_purged_at
             base = self.workspace.directory(run.id) / "chunks"
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
                 for name in [rows_name(chunk.number)] + ([copies_name(chunk.number)] if chunk.copies else []):
                     ids = segments.column(base / name, "id").combine_chunks()
                     mine = rows.column("id").combine_chunks()
-                    found = pc.or_(found, pc.is_in(hidden(mine) if purged else mine, value_set=ids))
+                    found = pc.or_(found, are_in(mine, ids, run))
         positions: list[int] = rows.column("position").combine_chunks().filter(found).to_pylist()
         return positions
 

@@ -142,6 +142,17 @@ def test_an_interrupted_purge_is_carried_on(done: JobFolder, point: str) -> None
     done.check_files()
 
 
+@pytest.mark.parametrize("point", ["purge-begun", "purge-files", "before-commit:2"])
+def test_an_interrupted_purge_makes_no_done_row_a_new_one(done: JobFolder, point: str) -> None:
+    """Its segments may have ids or what stands for them: a changed prompt asks first, whichever it is."""
+    made = len(done.books.creates)
+    done.run("purge", done.run_id, "--local", BATCHCTL_CRASH_AT=point)
+    done.run("run", "--wait")
+    (done.path / "prompt.md").write_text("Another prompt. {{ text }}")
+    assert "would be bought again" in done.run("run", "--wait", code=6).err
+    assert len(done.books.creates) == made
+
+
 def test_the_emulators_own_files_go_with_the_run(new_job: NewJob) -> None:
     job = new_job(None, rows=ROWS, schema=SCHEMA, model='provider = "emulator"\nname = "gpt-5.4-mini"')
     job.run("run", "--wait", code=0)
