@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,6 +152,7 @@ class Common:
                 )
         display = Display(values["as_json"], values["quiet"], values["verbose"], values["color"], values["log_format"])
         self.values = values
+        self.target: str | None = None
 
     def options(
         self, target: str | None = None, *, wait: bool = False, max_wait: str | None = None, lane: str | None = None
@@ -158,6 +161,7 @@ class Common:
         from batchctl.workflow.workspace import Options
 
         values = self.values
+        self.target = target
         environ = dict(os.environ)
         if values["env_file"] is not None:
             extra = read_env_file(values["env_file"])
@@ -177,6 +181,16 @@ class Common:
             progress=progress.reporter(display),
             environ=environ,
         )
+
+    def reachable(self, report: Report) -> Report:
+        """The report with a `next` that works where it is typed: runs are looked for in `./.batchctl` unless told."""
+        target, named = Path(self.target or "job.toml"), self.values["state"]
+        state = Path(named) if named else (target.parent if target.is_file() else Path()) / ".batchctl"
+        if report.run is None or state == Path(".batchctl") or named == os.environ.get("BATCHCTL_STATE", ""):
+            return report
+        command = re.compile(rf"^batchctl [a-z-]+( list)? {re.escape(report.run)}(?=\s|$)")
+        said = command.sub(lambda found: f"{found[0]} --state {shlex.quote(str(state))}", report.next)
+        return replace(report, next=said)
 
 
 LANES = ("batch", "live", "background", "auto")
@@ -212,6 +226,7 @@ def command(function: Callable[..., Report]) -> Callable[..., None]:
             report = function(common, **values)
         finally:
             progress.stop()
+        report = common.reachable(report)
         render.show(report, display)
         if report.exit:
             raise typer.Exit(int(report.exit))

@@ -79,3 +79,19 @@ def test_a_job_edited_after_it_was_prepared(desk: Desk, golden: Golden) -> None:
     sent = (desk.directory / "chunks" / "0001.jsonl").read_text()
     assert "Label this message" in sent
     assert desk.billed()["rows_billed"] == 3
+
+
+def test_the_next_command_works_where_it_is_typed(bare: Desk) -> None:
+    """Runs are looked for in `./.batchctl`: from elsewhere the next command says where."""
+    bare.job()
+    (bare.path / "jobs").mkdir()
+    for name in ("job.toml", "messages.csv", "prompt.md", "schema.json"):
+        (bare.path / name).rename(bare.path / "jobs" / name)
+    bare.run("prepare", "jobs/job.toml", code=0, check=False)
+    named = (["status", "jobs/job.toml"], ["status", "triage-0001", "--state", "jobs/.batchctl"])
+    for argv, code in zip(named, (8, 0), strict=True):  # what comes next is `submit`, then `poll --wait`
+        shown = bare.run(*argv, code=8, check=False).out
+        following = next(line for line in shown.splitlines() if line.startswith("Next: batchctl "))
+        assert "triage-0001 --state jobs/.batchctl" in following
+        words = following.removeprefix("Next: batchctl ").split()
+        bare.run(*words, code=code, check=False)
