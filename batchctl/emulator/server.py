@@ -7,6 +7,7 @@ before the answer leaves. Calls under `/emulator/` are the tests' own: never fau
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -125,6 +126,16 @@ def _guard_of(context: Context, wires: list[Wire]) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            return await guarded(request, handler)
+        except (sqlite3.Error, OSError, AssertionError, RuntimeError) as error:
+            if request.transport is None:
+                raise  # the caller has gone: there is nobody to tell
+            request.app.logger.exception("%s %s failed in the emulator", request.method, request.path)
+            what = f"The emulator failed, not a fault you asked for: {type(error).__name__}: {error}"
+            return _refused(wire_of(request).refusal(500, what))
+
+    async def guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
         if request.path.startswith("/emulator/"):
             return await answered(request, handler)
         number, fault = context.store.next_call(request.method, request.path, context.settings.calls)
