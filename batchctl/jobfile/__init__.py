@@ -1,8 +1,8 @@
 """The job file: TOML text in, a frozen `Job` or one error that names every problem out.
 
 `keys.py` is the format (pydantic), `values.py` the written forms of shares, sizes and times, `lines.py` finds the line
-of a key, `secrets.py` knows what must never be in the file, `later.py` lists what is not available yet, `problems.py`
-words what is wrong, `reading.py` joins them.
+of a key, `secrets.py` knows what must never be in the file, `problems.py` words what is wrong,
+`reading.py` joins them.
 """
 
 from batchctl.jobfile.keys import (

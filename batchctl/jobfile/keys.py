@@ -1,7 +1,4 @@
-"""Every key of the job file, its type and its default. Descriptions become the JSON Schema that editors show.
-
-A key listed here is accepted; whether it already does something is `later.py`'s business.
-"""
+"""Every key of the job file, its type and its default. Descriptions become the JSON Schema that editors show."""
 
 from __future__ import annotations
 
@@ -61,7 +58,9 @@ class _Table(BaseModel):
 class Source(_Table):
     """The rows to work on."""
 
-    path: Texts = Field(description="File, list of files or glob: .csv .tsv .jsonl .parquet (.gz, .zst); - is stdin.")
+    path: Texts = Field(
+        description="File, list of files or glob: .csv .tsv .jsonl .parquet (.gz, .zst), s3://, gs://; - is stdin."
+    )
     id: Texts = Field(
         default=(), description="Column or columns that identify a row; left out: a digest of the row's content."
     )
@@ -215,9 +214,11 @@ class Retry(_Table):
         Field(default=None, description="The answer hit the output limit; left out: no further attempt.")
     )
     invalid: _Attempts = Field(
-        default=0, description="Unusable answers; needs a changed prompt, schema, model or params."
+        default=0,
+        description="Unusable answers, until a person is asked (1 is always allowed); needs a changed prompt, schema, "
+        "model or params.",
     )
-    refused: _Attempts = Field(default=0, description="The model refused.")
+    refused: _Attempts = Field(default=0, description="The model refused; 0: a person is asked at once.")
 
 
 class Rule(_Table):
@@ -352,7 +353,7 @@ class _Schema(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of the whole job file, including keys of later versions of batchctl."""
+    """JSON Schema 2020-12 of the whole job file."""
     mode: JsonSchemaMode = "validation"
     schema = Keys.model_json_schema(schema_generator=_Schema, mode=mode)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "batchctl job file"}

@@ -1,4 +1,4 @@
-"""From TOML text to a `Job`: overrides, `${NAME}`, secrets, types, keys not available yet; all problems at once.
+"""From TOML text to a `Job`: overrides, `${NAME}`, secrets, types; all problems at once.
 
 No value from the environment and none that looks like a secret is ever part of a message, an exception chain included:
 that is why errors here are raised `from None`.
@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from batchctl.jobfile import lines as positions
 from batchctl.jobfile.keys import Job, Keys
-from batchctl.jobfile.later import NOT_AVAILABLE_YET
 from batchctl.jobfile.problems import Problem, combined, dotted, explain, shown, without_echoes, written_path
 from batchctl.jobfile.secrets import looks_secret, names_credential
 from batchctl.model.errors import UsageError
@@ -103,8 +102,6 @@ def from_text(text: str, *, where: str, overrides: Sequence[str] = (), environ: 
         problems.append(
             Problem(("source", "path"), '`source.path` "-" needs a format', 'add format = "jsonl" to [source]')
         )
-    broken = {problem.path for problem in problems}
-    problems += [problem for problem in _not_available(table) if not _any_within(broken, problem.path)]
     if problems or job is None:
         raise combined([located(problem) for problem in problems], where)
     keys = {name: getattr(job, name) for name in Keys.model_fields}
@@ -284,21 +281,9 @@ def _set_hint(variable: str) -> str:
     return f"set it before running batchctl: `export {variable}=...`"
 
 
-def _not_available(table: dict[str, Any]) -> Iterator[Problem]:
-    for key, later in NOT_AVAILABLE_YET.items():
-        path = tuple(key.split("."))
-        value = _value_at(table, path)
-        if value is not None and not later.works(value):
-            yield Problem(path, f"`{key}` is not available yet: {later.why}", later.remedy, code="not_available_yet")
-
-
 def _value_at(table: Any, path: KeyPath) -> Any:
     for part in path:
         if not isinstance(table, dict) or part not in table:
             return None
         table = table[part]
     return table
-
-
-def _any_within(broken: set[KeyPath], path: KeyPath) -> bool:
-    return any(other[: len(path)] == path or path[: len(other)] == other for other in broken if other)

@@ -121,5 +121,5 @@ AVAILABLE = tuple(KNOWN)
 def provider_for(name: str, settings: Settings) -> Provider:
     """The provider `name` with the `[model]` settings of the job: model, base_url, api_key and what is its own."""
     if name not in KNOWN:
-        raise UsageError(f"provider `{name}` is not available yet", where="[model] provider", code="not_available_yet")
+        raise UsageError(f"provider `{name}` is not known", where="[model] provider")
     return KNOWN[name](name, settings)

@@ -49,11 +49,17 @@ _ADVICE = {
 }
 
 
+def spool_of(state: Path, job: str) -> Path:
+    """Where a job keeps its copies of what is not a file here: standard input, objects. `purge` deletes it."""
+    return state / "sources" / job
+
+
 @dataclass(frozen=True)
 class SourceSpec:
     """[source] of a job file.
 
-    Relative paths and globs are resolved against `base`; stdin ("-") is copied to the directory `spool` first.
+    Relative paths and globs are resolved against `base`; stdin ("-") and objects (`s3://`, `gs://`) are copied to the
+    directory `spool` first.
     """
 
     paths: tuple[str, ...]
@@ -238,13 +244,9 @@ def _resolve(written: str, spec: SourceSpec) -> list[tuple[Path, str]]:
     if written == "-":
         return [(_spooled(spec), "stdin")]
     if "://" in written:
-        scheme = written.partition("://")[0]
-        raise UsageError(
-            f"reading a source from {scheme}:// is not available yet",
-            where=written.partition("?")[0],
-            effect=NOTHING_WRITTEN,
-            hint="copy the file to this machine and name the copy in `path` under [source]",
-        )
+        from batchctl.tables.fetched import fetched
+
+        return fetched(written, spec.spool)
     if "\0" in written:
         raise UsageError(
             "the path contains a NUL character", effect=NOTHING_WRITTEN, hint="correct `path` under [source]"

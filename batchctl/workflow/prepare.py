@@ -15,7 +15,7 @@ from batchctl.files import crash_point, make_directory, sync_directory, sync_fil
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.transitions import NewRun
 from batchctl.model.errors import Exit, UsageError
-from batchctl.tables.source import SourceSpec, open_source
+from batchctl.tables.source import SourceSpec, open_source, spool_of
 from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import check_targets
 from batchctl.workflow.packing import Outcome, Packing
@@ -58,7 +58,7 @@ def prepared(
         encoding=job.source.encoding,
         columns=job.source.columns or None,
         base=Path() if rows else job.base,
-        spool=workspace.state / "stdin",
+        spool=spool_of(workspace.state, job.name),
     )
     source = open_source(spec)
     check_rules(plan, source.selected)

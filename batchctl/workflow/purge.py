@@ -29,6 +29,7 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import ConsentMissing, Exit, NotFound, UsageError
 from batchctl.model.ids import purged_id
 from batchctl.model.rows import RowState
+from batchctl.tables.source import spool_of
 from batchctl.workflow.decided import PLACE
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
@@ -310,8 +311,7 @@ def _scrub(workspace: Workspace) -> None:
     every page of the ledger that was freed."""
     state, ledger = workspace.state, workspace.ledger
     job = workspace.run.job
-    shutil.rmtree(state / "stdin", ignore_errors=True)
-    (state / "stdin").unlink(missing_ok=True)
+    shutil.rmtree(spool_of(state, job), ignore_errors=True)
     for path in state.glob(f"{job}-*{PART}"):
         shutil.rmtree(path, ignore_errors=True)
     simulated = [one for one in queries.runs(ledger.db) if is_simulated_run(workspace, one)]

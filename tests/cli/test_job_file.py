@@ -15,7 +15,6 @@ BROKEN = {
     "misplaced-key": JOB + "[limits]\nmin_valid = '90%'\n",
     "wrong-type": JOB + "[limits]\nmax_rows = 'many'\n",
     "wrong-value": JOB.replace('"emulator"', '"openia"'),
-    "a-source-to-come": JOB.replace('"messages.csv"', '"s3://bucket/messages.csv"'),
     "a-rule-about-nothing": JOB + '[[rules]]\nname = "a"\n',
     "a-key": JOB.replace('"gpt-5-mini"', '"gpt-5-mini", api_key = "sk-proj-abcdefgh12345678"'),
     "variable-not-set": JOB.replace('"gpt-5-mini"', '"${MODEL}"'),

@@ -42,7 +42,7 @@ def test_refused_files(desk: Desk, golden: Golden) -> None:
 def test_files_that_are_not_there(desk: Desk, golden: Golden) -> None:
     (desk.path / "messages.csv").rename(desk.path / "message.csv")
     desk.fails(2, "prepare")
-    for path in ("data/*.csv", "rows.xlsx", ".", "s3://bucket/rows.csv", "-"):
+    for path in ("data/*.csv", "rows.xlsx", ".", "https://host/rows.csv?key=secret", "-"):
         desk.job(("messages.csv", path))
         (desk.path / "messages.csv").unlink()
         desk.write("rows.xlsx", b"PK")

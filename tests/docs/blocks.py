@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from batchctl.cli.main import GROUPS, app
 from batchctl.jobfile import json_schema
-from batchctl.jobfile.later import NOT_AVAILABLE_YET
 from batchctl.tables import parquet
 from batchctl.workflow.providers import providers
 
@@ -140,69 +139,27 @@ def job_keys() -> Iterator[tuple[str, str, dict[str, Any], bool]]:
                 tables.insert(0, (f"[{header.strip('[]')}.{key}]", inner))
 
 
-def availability(header: str, key: str) -> str:
-    """ "" for a key that works, else in a few words how far it does."""
-    table = header.strip("[]")
-    dotted = f"{table}.{key}" if table else key
-    if dotted in NO_EFFECT:
-        return "no effect yet"
-    for path in (table, dotted):
-        later = NOT_AVAILABLE_YET.get(path)
-        if later is not None:
-            working = [value for value in _CHOICES.get(path, ()) if later.works(value)]
-            if working:
-                return "only " + ", ".join(f"`{value}`" for value in working)
-            return "only local files" if path == "source.path" else NOT_YET
-    return ""
-
-
-NOT_YET = "not yet"
-NO_EFFECT = frozenset(
-    {
-        "retry.invalid",
-        "retry.refused",
-    }
-)
-"""Keys that are accepted and do nothing in this version."""
-_PROVIDERS = ("openai", "azure-openai", "anthropic", "gemini", "vertex", "bedrock", "mistral", "together")
-_CHOICES = {
-    "model.provider": (*_PROVIDERS, "openai-compatible", "emulator"),
-    "lane.prefer": ("batch", "live", "background", "auto"),
-    "lane.on_deadline_risk": ("wait", "live-tail", "stop"),
-}
-
-
 def _values(node: dict[str, Any]) -> list[str]:
     choices = [node, *node.get("anyOf", [])]
     return [str(value) for one in choices for value in one.get("enum", [])]
 
 
 def _keys() -> str:
-    """A table for each part of the job file, and one of all keys that are refused in this version."""
+    """A table for each part of the job file."""
     lines: list[str] = []
-    later: list[str] = []
     last = None
     for header, key, node, required in job_keys():
         about = str(node.get("description", "")).replace("|", "\\|")
         values = _values(node)
         if values and not all(value in about for value in values):
             about += " One of " + ", ".join(f"`{value}`" for value in values) + "."
-        state = availability(header, key)
-        if state == NOT_YET:
-            later.append(f"| `{header} {key}` | {about} |")
-            continue
         if header != last:
             title = f"`{header}`" if header else "At the top of the file"
-            lines += ["", title, "", "| key | default | meaning | |", "| --- | --- | --- | --- |"]
+            lines += ["", title, "", "| key | default | meaning |", "| --- | --- | --- |"]
             last = header
         default = "required" if required else _default(node)
-        lines.append(f"| `{key}` | {default} | {about} | {state} |".replace("|  |", "| |"))
-    lines += [
-        "",
-        "Keys of later versions; this one refuses them, because ignoring them would change what a job does:",
-        "",
-    ]
-    return "\n".join([*lines[1:], "| key | meaning |", "| --- | --- |", *later]) + "\n"
+        lines.append(f"| `{key}` | {default} | {about} |".replace("|  |", "| |"))
+    return "\n".join(lines[1:]) + "\n"
 
 
 def _default(node: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from batchctl.jobfile import Job, from_text, json_schema, load
 from batchctl.jobfile.keys import Keys
-from batchctl.jobfile.later import NOT_AVAILABLE_YET
 from batchctl.jobfile.lines import Lines
 from batchctl.jobfile.secrets import looks_secret, names_credential
 from batchctl.model.errors import Exit, UsageError
@@ -484,21 +483,7 @@ def test_addresses(address: str) -> None:
     assert job.model.base_url == address
 
 
-# Not available yet
-
-
-def test_the_one_key_that_comes_later_is_refused_and_not_ignored() -> None:
-    assert list(NOT_AVAILABLE_YET) == ["source.path"]
-    for path in ('"s3://bucket/x.csv"', '["a.csv", "gs://bucket/x.csv"]'):
-        error = refused(SMALLEST.replace('"messages.csv"', path))
-        assert error.what == "`source.path` is not available yet: sources in object storage cannot be read"
-        assert (error.code, error.where) == ("not_available_yet", ("job.toml:3",))
-    full = FULL.replace("data/messages-", "s3://bucket/messages-")
-    assert refused(full, SLACK_WEBHOOK_URL="https://hooks.example.com/x").code == "not_available_yet"
-    assert refused(full.replace("[retry]", "[retri]"), SLACK_WEBHOOK_URL="https://h.example.com").code == "usage"
-
-
-def test_values_of_those_keys_that_already_do_what_they_say_are_accepted() -> None:
+def test_values_that_say_the_default_are_accepted() -> None:
     job = read(
         SMALLEST
         + "rules = []\npublish = []\n[lane]\nprefer = 'batch'\non_deadline_risk = 'wait'\non_ambiguous = 'hold'\n"

@@ -130,12 +130,17 @@ def test_an_unreadable_file_is_refused(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["s3://bucket/key.csv", "gs://bucket/*.parquet", "https://example.test/x.csv?token=abc"]
+    "path", ["https://example.test/x.csv?token=abc", "s3://", "s3://bucket", "gs://bucket/folder/"]
 )
-def test_remote_paths_are_not_available_yet(folder: Folder, path: str) -> None:
+def test_addresses_that_are_no_source(folder: Folder, path: str) -> None:
     error = refusal(folder, path)
-    assert "not available yet" in error.what
-    assert "token" not in error.where[0]
+    assert "is not a source" in error.what
+    assert "token" not in error.what
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/key.csv", "gs://bucket/*.parquet"])
+def test_an_object_needs_a_place_for_its_copy(folder: Folder, path: str) -> None:
+    assert "copy it to this machine" in (refusal(folder, path).hint or "")
 
 
 @pytest.mark.parametrize("paths", [(), ("a\0.csv",), ("",)])
