@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str
         raise UsageError(
             f"there is no job file `{path}`",
             effect="nothing was sent",
-            hint="`batchctl init NAME` writes one; give its path: `batchctl run path/to/job.toml`",
+            hint=_jobs_near(path) or "`batchctl init NAME` writes one; give its path: `batchctl run path/to/job.toml`",
         ) from None
     except OSError as exc:
         raise UsageError(
@@ -53,6 +54,20 @@ def load(path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str
             hint="save it as UTF-8",
         ) from None
     return from_text(text, where=str(path), overrides=overrides, environ=environ, base=path.parent)
+
+
+def _jobs_near(path: Path) -> str:
+    """What else may be meant: files beside it that look like jobs, the likeliest first. "" when there is none."""
+    found = {}
+    for other in sorted(path.parent.glob("*.toml")) if path.parent.is_dir() else ():
+        try:
+            table = tomllib.loads(other.read_text("utf-8-sig"))
+        except (OSError, ValueError):
+            continue  # whatever it is, it is no job
+        if {"version", "name", "source"} <= table.keys():
+            found[other.name] = str(other)
+    near = get_close_matches(path.name, found, 3, 0.0)
+    return "there is " + ", ".join(f"`{found[name]}`" for name in near) if near else ""
 
 
 def from_text(text: str, *, where: str, overrides: Sequence[str] = (), environ: Mapping[str, str], base: Path) -> Job:

@@ -60,7 +60,9 @@ def test_json_of_every_command(done: Desk, golden: Golden) -> None:
 def test_quiet(done: Desk) -> None:
     assert done.run("run", "--wait", "-q").err == "Balance  3 = 3 completed   simulated\n"
     assert done.run("status", "-q").out == "Balance  3 = 3 completed   simulated\n"
-    assert done.run("prepare", "nothing.toml", "--quiet", code=2).err.startswith("error: there is no job file")
+    missing = done.run("prepare", "nothing.toml", "--quiet", code=2).err
+    assert missing.startswith("error: there is no job file")
+    assert missing.endswith("hint: there is `job.toml`\n")
     assert done.run("providers", "-q", code=0).out.startswith("provider")
 
 
