@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,9 @@ class Emulator:
         from batchctl.emulator.wire import Context
         from batchctl.emulator.witness import RequestLog
 
+        # aiohttp silences this warning of its own with `catch_warnings`, which another thread's can undo; under `-W error`
+        # an upload then fails.
+        warnings.filterwarnings("ignore", "unread_data", DeprecationWarning)
         assert self._worker is not None
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
         store, log = Store(self._state_dir), RequestLog(self._state_dir)

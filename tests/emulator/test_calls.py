@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +219,12 @@ def test_answers_carry_a_request_id_and_a_date(driver: Driver) -> None:
     answer = driver.ask("GET", "/v1/models")
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["date"].endswith("GMT")
+
+
+def test_an_upload_survives_a_race_for_the_warning_filters(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp silences a warning of its own with `catch_warnings`, which is of no use when another thread undoes it."""
+    undone = types.SimpleNamespace(catch_warnings=contextlib.nullcontext, filterwarnings=lambda *_args, **_more: None)
+    monkeypatch.setattr("aiohttp.multipart.warnings", undone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert start().upload(jsonl([line("a")])).startswith("file-")
