@@ -27,7 +27,7 @@ from batchctl.workflow.workspace import Workspace
 
 SETTLE_FENCED_SECONDS = 120.0
 SETTLE_UNFENCED_SECONDS = 900.0
-WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so skewed clocks only cost pages
+WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so more of it only costs pages
 STEP_SECONDS = 5.0
 REPEATS = 3
 
@@ -97,8 +97,13 @@ def candidates(workspace: Workspace, provider: Guarded, intent: Intent) -> list[
         path = workspace.directory(intent.run) / "chunks" / lines_name(intent.chunk)
         staged = provider.stage(path, name=intent.id)
     known = queries.batches_claimed(workspace.ledger.db)
-    since = intent.created_epoch - WINDOW_SECONDS
+    since = window_start(intent)
     return [one for one in provider.find(staged, tag=intent.id, since=since, known=known) if one.batch_id not in known]
+
+
+def window_start(intent: Intent) -> int:
+    """How far back lists are read for the batch of an intent, by the provider's clock; 0 when that was not known."""
+    return max(0, intent.created_epoch - WINDOW_SECONDS)
 
 
 def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
@@ -167,7 +172,7 @@ def _repeated(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
 
     A refusal of the repetition says nothing of the first one, so the intent stays open whatever is raised here.
     """
-    age = time.time() - intent.created_epoch  # less than 0: the clock was set back, and tells nothing
+    age = provider.server_time() - intent.created_epoch if intent.created_epoch else -1  # by the provider's clock
     if not 0 <= age < provider.traits.token_seconds or intent.fenced:
         return False
     chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)
