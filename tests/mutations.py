@@ -196,6 +196,29 @@ MUTATIONS = (
         ("tests/cli/test_storage.py::test_check_names_what_is_damaged",),
     ),
     Mutation(
+        "an older ledger is believed",
+        "P1 P27",
+        (("batchctl/ledger/store.py", "if ahead > 1:", "if False:"),),
+        ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed",),
+    ),
+    Mutation(
+        "the journal is written after the commit",
+        "P27",
+        (
+            (
+                "batchctl/ledger/store.py",
+                "                if changes:\n                    self._record(changes)\n",
+                "",
+            ),
+            (
+                "batchctl/ledger/store.py",
+                '            crash_point("after-commit")\n',
+                '            crash_point("after-commit")\n            if changes:\n                self._record(changes)\n',
+            ),
+        ),
+        ("tests/crash/test_rebuild.py::test_a_ledger_lost_at_any_moment", "tests/crash/test_kill_points.py"),
+    ),
+    Mutation(
         "files and directories as the system makes them",
         "P30",
         (
@@ -209,7 +232,7 @@ MUTATIONS = (
         "files are written in place",
         "P12 P8",
         (("batchctl/files.py", "part = path.with_name(path.name + PART)", "part = path"),),
-        ("tests/faults/test_at_once.py::test_readers_see_whole_numbers_and_whole_files_at_any_moment",),
+        ("tests/crash/test_every_call.py::test_killed_while_results_are_written",),
     ),
     Mutation(
         "a table is changed statement by statement",

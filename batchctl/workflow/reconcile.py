@@ -14,6 +14,7 @@ while it runs the chunk waits for its results, which tell; where nothing tells, 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from enum import Enum, auto
 
 from batchctl.chunks.names import lines_name
@@ -149,6 +150,21 @@ def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
         f"{intent.run} chunk {intent.chunk}: found batch {first.batch_id} at {provider.name}; adopted, nothing sent again"
     )
     return Look.ADOPTED
+
+
+def prepared_epoch(run: queries.Run) -> int:
+    """When a run was prepared: no batch of it can be older."""
+    return int(datetime.strptime(run.created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+
+
+def sent_by_a_copy(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: int) -> bool:
+    """Before a create out of a state directory that was copied: did another copy send this chunk? Both give it the same
+    mark. True: its batch is ours now, or nobody can tell yet; nothing is to be created."""
+    workspace.options.note(
+        f"{run.id}: the state directory was copied from elsewhere; chunk {chunk} is looked for at {provider.name} first"
+    )
+    intent = next(one for one in _open(workspace, run) if one.chunk == chunk)
+    return _look(workspace, provider, intent) is not Look.ABSENT
 
 
 def receive(workspace: Workspace, provider: Guarded, intent: str, run: str, chunk: int, batch_id: str) -> None:

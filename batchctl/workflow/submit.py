@@ -264,7 +264,8 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
         crash_point("K6")
     elif not provider.traits.uploads:
         staged = provider.stage(path, name=f"{tag}.jsonl")
-    epoch = provider.server_time()
+    copied = ledger.is_copy
+    epoch = reconcile.prepared_epoch(run) if copied else provider.server_time()
     workspace.still_ours()
     with ledger.transaction() as db:
         transitions.open_intent(
@@ -280,6 +281,8 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
             bound=bound,
         )
     crash_point("K7")
+    if copied and reconcile.sent_by_a_copy(workspace, provider, run, chunk.number):
+        return False
     try:
         batch_id = provider.create(staged, endpoint=plan.endpoint, tag=tag, run=run.id, chunk=chunk.number)
     except OutcomeUnknown as error:

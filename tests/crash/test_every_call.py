@@ -46,6 +46,12 @@ def test_killed_at_a_call(bench: Bench, calls: list[str]) -> None:
     assert struck(bench, sample(calls, 14), MODES["kill"]) > 9
 
 
+def test_killed_while_results_are_written(bench: Bench, calls: list[str]) -> None:
+    """A reader sees the old file or the new one, and never half of it."""
+    numbers = [int(one.split()[0]) for one in calls if "/results.jsonl" in one and one.split()[1] in ("open", "write")]
+    assert struck(bench, numbers[:2], ("after",)) == 2
+
+
 @pytest.mark.parametrize("mode", ["powercut", "torn"])
 def test_power_cut_at_a_call(bench: Bench, calls: list[str], mode: str) -> None:
     assert struck(bench, sample(calls, 9, first=3), MODES[mode]) > 6
