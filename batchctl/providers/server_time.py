@@ -31,8 +31,10 @@ class ServerTime:
         return None if self._difference is None else int(self._difference + time.monotonic())
 
     def of_httpx(self) -> dict[str, list[Callable[[Any], None]]]:
-        """`event_hooks` of an httpx2 client that listens to every answer."""
-        return {"response": [lambda answer: self.heard(answer.headers.get("date"))]}
+        """`event_hooks` of an httpx2 client: every answer is listened to, and has to end some day."""
+        from batchctl.providers.patience import patient
+
+        return {"response": [lambda answer: self.heard(answer.headers.get("date")), patient]}
 
     def of_boto(self, client: Any) -> None:
         """Listen to every answer a botocore client gets, errors too."""
