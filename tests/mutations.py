@@ -118,7 +118,7 @@ MUTATIONS = (
             (
                 "batchctl/workflow/reconcile.py",
                 "    except BatchctlError as error:\n        raise OutcomeUnknown(",
-                "    except BatchctlError as error:\n        return False\n        raise OutcomeUnknown(",
+                "    except BatchctlError as error:\n        return Look.ABSENT\n        raise OutcomeUnknown(",
             ),
         ),
         (f"{LOST}::test_a_list_that_cannot_be_read_is_no_proof_of_absence",),
@@ -130,10 +130,22 @@ MUTATIONS = (
         (f"{LOST}::test_a_create_whose_answer_is_lost_is_found_and_not_repeated",),
     ),
     Mutation(
-        "a clock that was set back makes every create one that may be repeated",
+        "a token of unknown age counts as a new one",
         "P1 P25",
         (("batchctl/workflow/reconcile.py", "not 0 <= age < provider", "not age < provider"),),
-        ("tests/faults/test_settle.py",),
+        ("tests/faults/test_token.py::test_an_old_token_is_fenced_like_any_other_create",),
+    ),
+    Mutation(
+        "the window of a search begins with our own clock",
+        "P1 P25",
+        (("batchctl/workflow/submit.py", "epoch = provider.server_time()", "epoch = int(__import__('time').time())"),),
+        ("tests/crash/test_clock.py::test_a_lost_create_is_found_whatever_the_clock_said",),
+    ),
+    Mutation(
+        "deadlines go by our own clock",
+        "P25",
+        (("batchctl/workflow/workspace.py", "if heard else datetime.now(UTC)", "if False else datetime.now(UTC)"),),
+        ("tests/crash/test_clock.py::test_batches_in_flight_are_waited_for_whatever_the_clock_says",),
     ),
     Mutation(
         "the second of two batches is left running",
@@ -184,6 +196,29 @@ MUTATIONS = (
         ("tests/cli/test_storage.py::test_check_names_what_is_damaged",),
     ),
     Mutation(
+        "an older ledger is believed",
+        "P1 P27",
+        (("batchctl/ledger/store.py", "if ahead > 1:", "if False:"),),
+        ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed",),
+    ),
+    Mutation(
+        "the journal is written after the commit",
+        "P27",
+        (
+            (
+                "batchctl/ledger/store.py",
+                "                if changes:\n                    self._record(changes)\n",
+                "",
+            ),
+            (
+                "batchctl/ledger/store.py",
+                '            crash_point("after-commit")\n',
+                '            crash_point("after-commit")\n            if changes:\n                self._record(changes)\n',
+            ),
+        ),
+        ("tests/crash/test_rebuild.py::test_a_ledger_lost_at_any_moment", "tests/crash/test_kill_points.py"),
+    ),
+    Mutation(
         "files and directories as the system makes them",
         "P30",
         (
@@ -197,7 +232,7 @@ MUTATIONS = (
         "files are written in place",
         "P12 P8",
         (("batchctl/files.py", "part = path.with_name(path.name + PART)", "part = path"),),
-        ("tests/faults/test_at_once.py::test_readers_see_whole_numbers_and_whole_files_at_any_moment",),
+        ("tests/crash/test_every_call.py::test_killed_while_results_are_written",),
     ),
     Mutation(
         "a table is changed statement by statement",

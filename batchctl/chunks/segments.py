@@ -120,6 +120,10 @@ class SegmentWriter:
         if len(self._columns[0]) >= GROUP_ROWS:
             self._flush()
 
+    def mark(self, word: str) -> None:
+        """Something to know of the whole segment, which `is_marked` tells again."""
+        self._file.add_key_value_metadata({word: "yes"})
+
     def _flush(self) -> None:
         count = len(self._columns[0])
         if not count:
@@ -150,6 +154,14 @@ class SegmentWriter:
                     os.fsync(self._out.fileno())
         except OSError as failure:
             raise storage_failed(failure, self.path) from failure
+
+
+def is_marked(path: Path, word: str) -> bool:
+    """Whether the writer of a segment marked it so."""
+    try:
+        return word.encode() in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
 
 
 def column(path: Path, name: str) -> pa.ChunkedArray:

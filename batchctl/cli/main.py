@@ -145,6 +145,8 @@ def _run() -> int:
         raised, failure = error, _failed_system(error)
     except UnicodeEncodeError as error:
         raised, failure = error, _unwritable(error)
+    except MemoryError as error:
+        raised, failure = error, _no_memory()
     except Exception as error:
         raised, failure = error, _bug(error)
     progress.stop()
@@ -238,6 +240,15 @@ def _unwritable(error: UnicodeEncodeError) -> BatchctlError:
         f"a file name cannot be written in this locale's encoding, {encoding}",
         effect="nothing was done",
         hint="run it with a UTF-8 locale, such as LC_ALL=C.UTF-8",
+    )
+
+
+def _no_memory() -> BatchctlError:
+    return StorageFailed(
+        "the memory of this machine is not enough",
+        effect="nothing was lost; what was begun is carried on by the next command",
+        hint="prepare smaller chunks ([limits] chunk_rows, chunk_bytes), or use a machine with more memory",
+        code="memory",
     )
 
 

@@ -3,8 +3,8 @@
 `ledger.journal` has one JSON line for each committed transaction: `{"format": 1, "changes": [[statement, parameters], ...]}`.
 The line is on disk before the commit, so nothing is paid for that only the ledger knows. A line that a crash left without
 its commit is cut off by the next transaction; the ledger remembers (`meta`, key `journal`) which journal is its own and
-how many bytes of it count. Replayed by a rebuild, such a line is harmless: it says what was about to be sent, and
-reconciling asks the provider.
+how many bytes of it count. More than one such line is no crash: that ledger is older than its journal, and is refused.
+Replayed by a rebuild, such a line is harmless: it says what was about to be sent, and reconciling asks the provider.
 
 Like the ledger it holds no row text, unless a person put some into a decision; `compact` writes it anew from the ledger.
 """
@@ -83,6 +83,19 @@ def holds(path: Path, mark: str) -> bool:
             return head == _HEAD % name.encode() and file.read(1) == b"\n"
     except FileNotFoundError:
         return False
+
+
+def ahead(path: Path, mark: str) -> int:
+    """How many whole transactions a journal has beyond MARK. One may be that of a crash just before its commit; more say
+    that the ledger is an older one than was there before: a copy put back, or a write-ahead log that lost its end."""
+    name, _, offset = mark.partition(" ")
+    try:
+        with path.open("rb") as file:
+            head = _HEAD % name.encode()
+            file.seek(int(offset) if file.read(len(head)) == head else 0)
+            return sum(line.endswith(b"\n") for line in file)
+    except FileNotFoundError:
+        return 0
 
 
 def compact(path: Path, db: sqlite3.Connection, version: int) -> str:

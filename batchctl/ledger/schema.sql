@@ -119,7 +119,7 @@ CREATE TABLE intent (                      -- one try to create one batch
   account       TEXT NOT NULL,
   sha256        TEXT NOT NULL,
   created_at    TEXT NOT NULL,
-  created_epoch INTEGER NOT NULL,
+  created_epoch INTEGER NOT NULL,          -- by the clock of the provider, 0 when it was not known; of live calls, by ours
   fenced        INTEGER NOT NULL DEFAULT 0,
   empty_lists   INTEGER NOT NULL DEFAULT 0,
   empty_since   REAL,                      -- Unix seconds of the first empty list after the fence

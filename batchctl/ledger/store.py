@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -101,6 +102,7 @@ class Ledger:
                 if statement.strip():
                     db.execute(statement)
             db.execute("INSERT INTO meta VALUES ('workspace', ?)", (secrets.token_hex(16),))
+            db.execute("INSERT INTO meta VALUES ('place', ?)", (place_of(self.path),))
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
@@ -137,6 +139,7 @@ class Ledger:
         """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
         path = self.path.with_name(journal.NAME)
         found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
+        self.check_newest()
         if found is not None and journal.holds(path, found[0]):
             name, _, offset = found[0].partition(" ")
             mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, VERSION))}"
@@ -144,13 +147,39 @@ class Ledger:
             mark = journal.compact(path, self.db, VERSION)
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, mark))
 
+    def check_newest(self) -> None:
+        """Refuse a ledger that does not know the last of what its journal says was done: it would be paid for again."""
+        found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
+        ahead = journal.ahead(self.path.with_name(journal.NAME), found[0]) if found is not None else 0
+        if ahead > 1:
+            raise StorageFailed(
+                f"the ledger is older than its journal: {ahead:,} transactions are missing",
+                where=str(self.path),
+                effect="nothing was sent: what the journal knows may be paid for already",
+                hint=_again(self.path),
+                code="damaged",
+            )
+
     @property
     def workspace(self) -> str:
         """Random, made once per ledger: tells our batches from those of another machine running the same job."""
         return str(self.db.execute("SELECT value FROM meta WHERE key = 'workspace'").fetchone()[0])
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the ledger lies elsewhere than where it was made: another copy of it may send the same chunks."""
+        made = self.db.execute("SELECT value FROM meta WHERE key = 'place'").fetchone()
+        return made is None or made[0] != place_of(self.path)
+
     def close(self) -> None:
         self.db.close()
+
+
+def place_of(path: Path) -> str:
+    """Machine and file. A renamed directory is the same place; a copy, a restored backup and another machine are not."""
+    machine = Path("/etc/machine-id")
+    name = machine.read_bytes().strip() if machine.is_file() else socket.gethostname().encode()
+    return f"{hashlib.sha256(name).hexdigest()[:16]} {path.stat().st_ino}"
 
 
 @contextmanager

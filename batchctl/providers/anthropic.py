@@ -54,6 +54,7 @@ from batchctl.providers.http import (
     retry_after,
     whole,
 )
+from batchctl.providers.server_time import ServerTime
 
 ENDPOINT = "/v1/messages"
 API_VERSION = "2023-06-01"  # what the SDK sends as `anthropic-version` (anthropic 2.12.0)
@@ -101,6 +102,7 @@ class AnthropicBatch:
         self.name = name
         address = base_url or os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
         self._base_url = address.rstrip("/").removesuffix("/v1")
+        self.server = ServerTime()
         self._key = Key(name, key_name, api_key or os.environ.get(key_name) or None)
         self.traits = Traits(
             searchable=False,
@@ -218,6 +220,7 @@ class AnthropicBatch:
                 follow_redirects=False,
                 trust_env=not is_local(self._base_url),  # a proxy is for what leaves this machine
                 timeout=anthropic.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                event_hooks=self.server.of_httpx(),
             ),
         )
 
@@ -262,6 +265,10 @@ class AnthropicBatch:
                 by = "its results" if proof is Proof.CERTAIN else f"its time and its {size:,} requests"
                 found[batch["id"]] = Candidate(batch["id"], created, str(batch.get("processing_status")), by, proof)
         return sorted(found.values(), key=lambda one: (one.created_at or 0, one.batch_id))
+
+    def greet(self) -> None:
+        """Nothing is asked before a create: one batch of the list, so that the provider's time is known."""
+        self._get(BATCHES, limit=1)
 
     def _listed(self, since: int) -> Iterator[dict[str, Any]]:
         """Batches, newest first, to the end of the page on which all are older. Whatever is no list raises."""

@@ -22,6 +22,7 @@ from batchctl.model.errors import (
     UsageError,
 )
 from batchctl.providers.http import check_address, host, is_local, retry_after
+from batchctl.providers.server_time import ServerTime
 
 KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 BEARER = "AWS_BEARER_TOKEN_BEDROCK"
@@ -86,6 +87,7 @@ class Aws:
         self._profile = profile
         self._given = (access_key, secret_key)
         self._clients: dict[str, Any] = {}
+        self.server = ServerTime()
 
     @cached_property
     def _session(self) -> Any:
@@ -165,6 +167,7 @@ class Aws:
             s3={"addressing_style": "path"} if local else None,
         )
         self._clients[service] = self._session.client(service, endpoint_url=named or None, config=config)
+        self.server.of_boto(self._clients[service])
         return self._clients[service]
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from batchctl.model.batches import BatchStatus, Candidate, Limits, LiveAnswer, Post, Request, Traits
 from batchctl.model.errors import BatchctlError
+from batchctl.providers.server_time import ServerTime
 
 
 class Provider(Protocol):
@@ -36,6 +37,7 @@ class Provider(Protocol):
 
     name: str
     traits: Traits
+    server: ServerTime
 
     def limits(self, endpoint: str) -> Limits:
         """Hard limits of one batch for `endpoint`."""
@@ -119,7 +121,8 @@ class Provider(Protocol):
         """One synchronous request, paid at live price. Exactly one POST."""
         ...
 
-    # A provider may also have `knows_model(name: str) -> bool`, one free call: `providers check` asks it. One of files
+    # A provider may also have `knows_model(name: str) -> bool`, one free call: `providers check` asks it; and `greet()`,
+    # one free call whose answer tells the provider's time, where none comes before the first create. One of files
     # has `command(batch_id: str, model: str) -> str`: what a person runs once a batch was created.
 
     def close(self) -> None:

@@ -103,6 +103,7 @@ class BedrockBatch:
         self._base_url = base_url
         self._s3_url = s3_url
         self._aws = aws.Aws(name, region=region, profile=profile, access_key=access_key, secret_key=secret_key)
+        self.server = self._aws.server
         self.traits = Traits(
             searchable=True,
             fenced=True,

@@ -78,6 +78,7 @@ class GeminiBatch:
             variable="BATCHCTL_GEMINI_BASE_URL",
             headers=lambda: {"x-goog-api-key": self._key.checked()},
         )
+        self.server = self._rest.server
         self.traits = Traits(
             searchable=True,
             fenced=True,

@@ -19,6 +19,7 @@ import orjson
 
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
 from batchctl.providers.http import check_address, host, is_local, json_object, not_sent, retry_after, whole
+from batchctl.providers.server_time import ServerTime
 
 if TYPE_CHECKING:
     import httpx2
@@ -78,6 +79,7 @@ class Rest:
 
     def __init__(self, base_url: str, *, variable: str, headers: Callable[[], Mapping[str, str]]) -> None:
         self.base_url = base_url
+        self.server = ServerTime()
         self._variable = variable
         self._headers = headers
 
@@ -90,6 +92,7 @@ class Rest:
             follow_redirects=False,  # a redirect would carry a request to an address nobody configured
             trust_env=not is_local(self.base_url),  # a proxy is for what leaves this machine
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            event_hooks=self.server.of_httpx(),
         )
 
     def close(self) -> None:

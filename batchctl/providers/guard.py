@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +99,19 @@ class Guarded:
 
     def close(self) -> None:
         self.provider.close()
+
+    def server_time(self) -> int:
+        """The provider's clock in Unix seconds, whatever ours says; 0 while it is not known. Nothing that goes wrong in
+        asking for it matters: what is then done with 0 is slower, and as right."""
+        greet = getattr(self.provider, "greet", None)
+        if self.server_now() is None and greet is not None:
+            with suppress(BatchctlError):
+                self._once(greet)
+        return self.server_now() or 0
+
+    def server_now(self) -> int | None:
+        """The same as far as it was heard, without a call; None while it is not known."""
+        return self.provider.server.now()
 
     def account(self) -> str:
         return self._once(self.provider.account)

@@ -60,6 +60,7 @@ from batchctl.providers.http import (
 from batchctl.providers.openai_background import OpenAIBackground
 from batchctl.providers.params import in_words_of
 from batchctl.providers.profiles import BILLING_CODES, CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
+from batchctl.providers.server_time import ServerTime
 from batchctl.providers.strict_schema import openai_part, strict_form
 
 ENDPOINTS = OPENAI.endpoints
@@ -90,6 +91,7 @@ class OpenAIBatch(OpenAIBackground):
     ) -> None:
         self.name = name
         self.profile = profile
+        self.server = ServerTime()
         found = os.environ.get(profile.address_variable) if profile.address_variable else None
         self._base_url = self._address(base_url or found or profile.address)
         variable = key_name or profile.key_variable
@@ -243,6 +245,7 @@ class OpenAIBatch(OpenAIBackground):
                 follow_redirects=False,
                 trust_env=not is_local(self._base_url),  # a proxy is for what leaves this machine
                 timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                event_hooks=self.server.of_httpx(),
             ),
         }
 

@@ -90,6 +90,7 @@ class VertexBatch:
             self._given_project = "loopback"  # what listens on this machine has no projects to tell apart
         self._credentials = Credentials(local=local)
         self._rest = Rest(self._base_url, variable="BATCHCTL_VERTEX_BASE_URL", headers=self._credentials.headers)
+        self.server = self._rest.server
         self._objects = Objects(self._storage_client)
         warehouse = os.environ.get("BIGQUERY_EMULATOR_HOST") or (self._base_url if local else BIGQUERY)
         self._warehouse = Rest(
@@ -250,6 +251,10 @@ class VertexBatch:
         for job in listed(self._rest, f"{self._parent()}/{what}", what, query, name=self.name):
             _id(job, "GET " + what)
             yield job
+
+    def greet(self) -> None:
+        """The upload goes to another service: this one is asked for a job, so that its time is known."""
+        self._rest.ask("GET", f"{self._parent()}/batchPredictionJobs", params={"pageSize": "1"})
 
     def _job(self, batch_id: str) -> str:
         return f"{self._parent()}/batchPredictionJobs/{quote(batch_id, safe='')}"

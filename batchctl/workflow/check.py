@@ -10,7 +10,7 @@ from batchctl.files import sha256_of
 from batchctl.ledger import queries
 from batchctl.ledger.rebuild import is_whole
 from batchctl.ledger.rebuild import rebuild as rebuild_ledger
-from batchctl.ledger.store import JobLock, check_private
+from batchctl.ledger.store import JobLock, Ledger, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.workflow.decided import PLACE
@@ -24,12 +24,13 @@ from batchctl.workflow.workspace import Options, Workspace, opened, state_of
 def check(options: Options, *, rebuild: bool = False, remote: bool = False) -> Report:
     """Every file the ledger names, of every run in the workspace, against its digest. Changes nothing.
 
-    With `rebuild`, a ledger that is missing or damaged is first made again from its journal.
+    With `rebuild`, a ledger that is missing, damaged or older than its journal is first made again from its journal.
     With `remote`, the run's batches are compared with what the provider has; a difference is exit code 3.
     """
     first = _rebuilt(options) if rebuild else ()
     with opened(options, write=False) as workspace:
         db = workspace.ledger.db
+        workspace.ledger.check_newest()
         damaged = [
             f"{workspace.ledger.path}: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"
         ]
@@ -88,13 +89,26 @@ def _rebuilt(options: Options) -> tuple[str, ...]:
             lock = JobLock(state, file.stem)
             lock.acquire()
             stack.callback(lock.release)
-        if is_whole(path):
+        if is_whole(path) and _is_newest(state):
             return ("The ledger is whole: it was not rebuilt",)
         made = rebuild_ledger(state)
     lines = [f"Rebuilt {path} from {plural(made.transactions, 'transaction')} of its journal"]
     if made.kept is not None:
         lines.append(f"  what was there is kept as {made.kept}")
     return tuple(lines)
+
+
+def _is_newest(state: Path) -> bool:
+    ledger = Ledger.open(state, read_only=True)
+    try:
+        if ledger is not None:
+            ledger.check_newest()
+    except StorageFailed:
+        return False
+    finally:
+        if ledger is not None:
+            ledger.close()
+    return True
 
 
 def _frozen(workspace: Workspace, run: queries.Run, settings: str) -> list[str]:

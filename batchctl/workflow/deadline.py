@@ -44,7 +44,7 @@ def missed(workspace: Workspace, run: queries.Run) -> bool:
     if now.risk == "stop":
         return True
     if any(one.state in (*WAITING, *AT_PROVIDER) for one in queries.chunks(workspace.ledger.db, run.id)):
-        return datetime.now(UTC) >= at
+        return workspace.now() >= at
     last = queries.last_end(workspace.ledger.db, run.id)
     return last is not None and _instant(last) > at
 
@@ -78,7 +78,7 @@ def keep(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
         return
     left = _left(workspace, run, unfinished)
     wanted = workspace.policy.lane.on_deadline_risk
-    if not unfinished or run.risk == wanted or datetime.now(UTC) < at - _lead(workspace, run, at, left):
+    if not unfinished or run.risk == wanted or workspace.now() < at - _lead(workspace, run, at, left):
         return
     why = f"{plural(left, 'row')} of {run.id} may miss the deadline of {at:%Y-%m-%dT%H:%M:%SZ}"
     total = max(1, sum(one.requests for one in queries.chunks(db, run.id) if one.attempt == 1))

@@ -8,6 +8,7 @@ left alone. A purge that was interrupted is carried on by the next one.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
+
+STANDS_IN = "ids_purged"
+"""Where ids were replaced by what stands for them: the mark of a segment, and a key of a rejected row's line."""
 
 AT_ITS_END = (ChunkState.APPLIED, ChunkState.WITHDRAWN)
 
@@ -278,23 +282,30 @@ def _strip_rejects(path: Path, due: Due, both: bool) -> None:
     lines = []
     for line in path.read_bytes().split(b"\n")[:-1]:
         one = json.loads(line)
-        kept = one["id"] if not both or one["id"] is None else _hidden(one["id"])
-        lines.append(json.dumps({**one, "id": kept, "reason": one["reason"].partition(":")[0], "row": {}}).encode())
+        if both and one["id"] is not None and not one.get(STANDS_IN):
+            one |= {"id": purged_id(one["id"]), STANDS_IN: True}
+        lines.append(json.dumps({**one, "reason": one["reason"].partition(":")[0], "row": {}}).encode())
     write_file(path, b"".join(line + b"\n" for line in lines))
 
 
 def _rewrite(path: Path, schema: pa.Schema, constants: dict[str, Any], *, hashed: tuple[str, ...] = ()) -> None:
-    """The segment with some columns constant and some ids replaced by what stands for them. Doing it twice is once."""
+    """The segment with some columns constant and some ids replaced by what stands for them. Doing it twice is once.
+
+    A segment says itself that its ids were replaced: a source id may look like what stands for another.
+    """
     part = path.with_name(path.name + PART)
+    replaced = segments.is_marked(path, STANDS_IN)
     with SegmentWriter(part, schema) as out:
+        if hashed or replaced:
+            out.mark(STANDS_IN)
         for columns in segments.batches(path, schema.names):
             count = len(columns[0])
             made = []
             for name, kind, values in zip(schema.names, schema.types, columns, strict=True):
                 if name in constants:
                     values = [constants[name]] * count
-                elif name in hashed:
-                    values = [_hidden(one.decode()) for one in values]
+                elif name in hashed and not replaced:
+                    values = [purged_id(one.decode()) for one in values]
                 elif pa.types.is_string(kind):
                     values = [None if one is None else one.decode() for one in values]
                 made.append(values)
@@ -302,18 +313,16 @@ def _rewrite(path: Path, schema: pa.Schema, constants: dict[str, Any], *, hashed
     part.replace(path)
 
 
-def _hidden(source_id: str) -> str:
-    return source_id if source_id.startswith("purged:") else purged_id(source_id)
-
-
 def _scrub(workspace: Workspace) -> None:
-    """What is left of texts outside the runs: the copy of standard input, crashed work, the emulator's own files, and
-    every page of the ledger that was freed."""
+    """What is left of texts outside the runs: this job's copy of standard input and its crashed work, the emulator's own
+    files, and every page of the ledger that was freed. Other jobs may be at work: their files are not looked at."""
     state, ledger = workspace.state, workspace.ledger
     job = workspace.run.job
     shutil.rmtree(spool_of(state, job), ignore_errors=True)
-    for path in state.glob(f"{job}-*{PART}"):
-        shutil.rmtree(path, ignore_errors=True)
+    unfinished = re.compile(rf"{re.escape(job)}-\d+{re.escape(PART)}")
+    for path in state.iterdir():
+        if unfinished.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
     simulated = [one for one in queries.runs(ledger.db) if is_simulated_run(workspace, one)]
     if simulated and all(chunk.state in AT_ITS_END for one in simulated for chunk in queries.chunks(ledger.db, one.id)):
         shutil.rmtree(state / "emulator", ignore_errors=True)

@@ -14,6 +14,7 @@ while it runs the chunk waits for its results, which tell; where nothing tells, 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from enum import Enum, auto
 
 from batchctl.chunks.names import lines_name
@@ -27,7 +28,7 @@ from batchctl.workflow.workspace import Workspace
 
 SETTLE_FENCED_SECONDS = 120.0
 SETTLE_UNFENCED_SECONDS = 900.0
-WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so skewed clocks only cost pages
+WINDOW_SECONDS = 2 * 86_400  # how far back lists are read: matches are exact, so more of it only costs pages
 STEP_SECONDS = 5.0
 REPEATS = 3
 
@@ -97,8 +98,13 @@ def candidates(workspace: Workspace, provider: Guarded, intent: Intent) -> list[
         path = workspace.directory(intent.run) / "chunks" / lines_name(intent.chunk)
         staged = provider.stage(path, name=intent.id)
     known = queries.batches_claimed(workspace.ledger.db)
-    since = intent.created_epoch - WINDOW_SECONDS
+    since = window_start(intent)
     return [one for one in provider.find(staged, tag=intent.id, since=since, known=known) if one.batch_id not in known]
+
+
+def window_start(intent: Intent) -> int:
+    """How far back lists are read for the batch of an intent, by the provider's clock; 0 when that was not known."""
+    return max(0, intent.created_epoch - WINDOW_SECONDS)
 
 
 def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
@@ -146,6 +152,21 @@ def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
     return Look.ADOPTED
 
 
+def prepared_epoch(run: queries.Run) -> int:
+    """When a run was prepared: no batch of it can be older."""
+    return int(datetime.strptime(run.created_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+
+
+def sent_by_a_copy(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: int) -> bool:
+    """Before a create out of a state directory that was copied: did another copy send this chunk? Both give it the same
+    mark. True: its batch is ours now, or nobody can tell yet; nothing is to be created."""
+    workspace.options.note(
+        f"{run.id}: the state directory was copied from elsewhere; chunk {chunk} is looked for at {provider.name} first"
+    )
+    intent = next(one for one in _open(workspace, run) if one.chunk == chunk)
+    return _look(workspace, provider, intent) is not Look.ABSENT
+
+
 def receive(workspace: Workspace, provider: Guarded, intent: str, run: str, chunk: int, batch_id: str) -> None:
     """The receipt: this batch is what the intent made. A batch that another intent has already is nobody's answer."""
     crash_point("K10")
@@ -167,7 +188,7 @@ def _repeated(workspace: Workspace, provider: Guarded, intent: Intent) -> bool:
 
     A refusal of the repetition says nothing of the first one, so the intent stays open whatever is raised here.
     """
-    age = time.time() - intent.created_epoch  # less than 0: the clock was set back, and tells nothing
+    age = provider.server_time() - intent.created_epoch if intent.created_epoch else -1  # by the provider's clock
     if not 0 <= age < provider.traits.token_seconds or intent.fenced:
         return False
     chunk = next(one for one in queries.chunks(workspace.ledger.db, intent.run) if one.number == intent.chunk)

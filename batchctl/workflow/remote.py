@@ -10,7 +10,7 @@ from batchctl.ledger.queries import Intent
 from batchctl.model.batches import BatchState
 from batchctl.model.errors import NotFound
 from batchctl.providers.guard import Guarded
-from batchctl.workflow.reconcile import WINDOW_SECONDS
+from batchctl.workflow.reconcile import window_start
 from batchctl.workflow.reports import plural
 from batchctl.workflow.workspace import Workspace
 
@@ -48,7 +48,7 @@ def compared(workspace: Workspace, run: queries.Run) -> Remote:
         if intent.batch_id is not None:
             _batch(provider, intent, intent.batch_id, found)
         if provider.traits.searchable:
-            since = intent.created_epoch - WINDOW_SECONDS
+            since = window_start(intent)
             for one in provider.find(intent.staged, tag=intent.id, since=since, known=known):
                 if one.batch_id not in known and intent.state != "open":
                     found.differences.append(

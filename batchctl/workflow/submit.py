@@ -6,7 +6,6 @@ refusal gives the chunk back; anything else leaves the intent open, and `reconci
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -265,6 +264,8 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
         crash_point("K6")
     elif not provider.traits.uploads:
         staged = provider.stage(path, name=f"{tag}.jsonl")
+    copied = ledger.is_copy
+    epoch = reconcile.prepared_epoch(run) if copied else provider.server_time()
     workspace.still_ours()
     with ledger.transaction() as db:
         transitions.open_intent(
@@ -276,10 +277,12 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
             staged=staged,
             account=account,
             sha256=chunk.sha256,
-            epoch=int(time.time()),
+            epoch=epoch,
             bound=bound,
         )
     crash_point("K7")
+    if copied and reconcile.sent_by_a_copy(workspace, provider, run, chunk.number):
+        return False
     try:
         batch_id = provider.create(staged, endpoint=plan.endpoint, tag=tag, run=run.id, chunk=chunk.number)
     except OutcomeUnknown as error:

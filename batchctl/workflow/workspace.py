@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -416,6 +417,11 @@ class Workspace:
             emulator = self._stack.enter_context(Emulator(self.state / "emulator", settings))
             self._emulator = str(emulator.start())
         return self._emulator
+
+    def now(self) -> datetime:
+        """The provider's time once this command has heard it, else ours: what gives something up must not rest on ours."""
+        heard = [one for one in (each.server_now() for each in self._providers.values()) if one is not None]
+        return datetime.fromtimestamp(heard[0], UTC) if heard else datetime.now(UTC)
 
     def account(self, provider: Guarded) -> str:
         """Who pays, as a digest that means nothing outside this workspace."""

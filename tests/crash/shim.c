@@ -4,10 +4,12 @@
  *   CRASH_ROOT    directory whose files count
  *   CRASH_AT      number of the call that is struck (1 is the first); 0 or unset: none
  *   CRASH_HOW     before | after: SIGKILL then; short: half of a write; ENOSPC | EIO | EROFS | EFBIG: that error,
- *                 with a + behind it: on this call and every later one that can fail so
+ *                 with a + behind it: on this call and every later one that can fail so; clock:N: nothing fails, but from
+ *                 this call on the clock on the wall is N seconds off
  *   CRASH_LOG     file that gets a line a call: number, name, path or "socket", bytes; the struck one is marked with !
  *   CRASH_SHADOW  directory that gets, by inode, what would survive a power cut: the content of a file at its last fsync,
  *                 the entries of a directory at its last fsync
+ *   CRASH_CLOCK   seconds that the clock on the wall is off from the first call on; the monotonic clock is never touched
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -23,7 +25,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CREATES = 1, WRITES = 2, SYNCS = 4, NAMES = 8, NETWORK = 16 };
@@ -31,7 +35,8 @@ enum { CREATES = 1, WRITES = 2, SYNCS = 4, NAMES = 8, NETWORK = 16 };
 static char root[PATH_MAX], shadow[PATH_MAX], how[32];
 static long at;
 static int log_fd = -1, started, error_number, sticky, error_kinds;
-static atomic_long calls;
+static atomic_long calls, clock_off;
+static long clock_step;
 
 static int begun(void) {
     if (started) return 1;
@@ -48,6 +53,8 @@ static int begun(void) {
     if (!strcmp(how, "EIO")) { error_number = EIO; error_kinds = CREATES | WRITES | SYNCS | NAMES; }
     if (!strcmp(how, "EROFS")) { error_number = EROFS; error_kinds = CREATES | WRITES | NAMES; }
     if (!strcmp(how, "EFBIG")) { error_number = EFBIG; error_kinds = WRITES; }
+    if (!strncmp(how, "clock:", 6)) clock_step = atol(how + 6);
+    if ((given = getenv("CRASH_CLOCK"))) clock_off = atol(given);
     if ((given = getenv("CRASH_LOG")))
         log_fd = syscall(SYS_openat, AT_FDCWD, given, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     return 1;
@@ -103,6 +110,7 @@ static int strike(const char *name, int kind, const char *path, long bytes) {
         syscall(SYS_write, log_fd, line, length);
     }
     if (!hit) return 0;
+    if (clock_step) { atomic_fetch_add(&clock_off, clock_step); return 0; }
     if (error_number) { errno = error_number; return -1; }
     if (!strcmp(how, "short")) return 2;
     if (!strcmp(how, "before")) die();
@@ -235,6 +243,27 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
     ON_NAME("link", to_dir, to, (void)0, syscall(SYS_linkat, from_dir, from, to_dir, to, flags));
 }
 int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
+
+/* The clock on the wall, as the program and its libraries read it. */
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, which, now);
+    if (!result && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE) && begun()) now->tv_sec += clock_off;
+    return result;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &exact)) return -1;
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *into) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME, &now)) return -1;
+    if (into) *into = now.tv_sec;
+    return now.tv_sec;
+}
 
 /* The network. */
 #define ON_SOCKET(name, bytes, REALLY)                               \

@@ -5,22 +5,9 @@ The sample is fixed by the calls of a run: one of each kind of call on each kind
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.crash.matrix import MODES, Bench, shim
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    place = tmp_path_factory.mktemp("shim")
-    preload = shim(place)
-    if preload is None:
-        pytest.skip("needs a C compiler")
-    made = Bench(place / "bench", preload)
-    yield made
-    made.close()
+from tests.crash.matrix import MODES, Bench
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +46,19 @@ def test_killed_at_a_call(bench: Bench, calls: list[str]) -> None:
     assert struck(bench, sample(calls, 14), MODES["kill"]) > 9
 
 
+def test_killed_while_results_are_written(bench: Bench, calls: list[str]) -> None:
+    """A reader sees the old file or the new one, and never half of it."""
+    numbers = [int(one.split()[0]) for one in calls if "/results.jsonl" in one and one.split()[1] in ("open", "write")]
+    assert struck(bench, numbers[:2], ("after",)) == 2
+
+
 @pytest.mark.parametrize("mode", ["powercut", "torn"])
 def test_power_cut_at_a_call(bench: Bench, calls: list[str], mode: str) -> None:
     assert struck(bench, sample(calls, 9, first=3), MODES[mode]) > 6
+
+
+def test_the_clock_jumps_at_a_call(bench: Bench, calls: list[str]) -> None:
+    assert struck(bench, sample(calls, 6, first=2), MODES["clock"]) > 4
 
 
 @pytest.mark.parametrize("mode", ["enospc", "eio", "erofs", "efbig", "short"])

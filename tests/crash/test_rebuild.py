@@ -4,6 +4,8 @@ bought a second time."""
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from batchctl.ledger import journal
 from tests.conftest import NewJob
+from tests.support.jobs import JobFolder
 from tests.support.provider import Provider
 
 CHUNKS = "chunk_rows = 3"
@@ -69,6 +72,39 @@ def test_what_is_rebuilt_is_what_was_there(new_job: NewJob, provider: Provider, 
     kept = list(job.state.glob("ledger.db.damaged-1*"))
     assert bool(kept) == (harm is not remove)
     assert "was not rebuilt" in job.run("check", "--rebuild", code=0).out
+
+
+def cut_log(job: JobFolder) -> None:
+    """The write-ahead log loses what was written last."""
+    log = job.ledger.with_name("ledger.db-wal")
+    assert log.stat().st_size
+    os.truncate(log, 0)
+
+
+def put_back(job: JobFolder) -> None:
+    """An older copy of the ledger, from before anything was sent."""
+    remove(job.ledger)
+    shutil.copy(job.path / "copy.db", job.ledger)
+
+
+@pytest.mark.parametrize("harm", [cut_log, put_back])
+def test_an_older_ledger_is_not_believed(
+    new_job: NewJob, provider: Provider, harm: Callable[[JobFolder], None]
+) -> None:
+    """It does not know what was sent since: without its journal the same chunks would be bought again."""
+    job = new_job(provider, limits=CHUNKS)
+    job.run("prepare", code=0)
+    shutil.copy(job.ledger, job.path / "copy.db")
+    assert job.run("run", "--wait", BATCHCTL_CRASH_AT="K12").killed
+    harm(job)
+    for command in (("run", "--wait"), ("submit",), ("check",)):
+        assert "older than its journal" in job.run(*command, code=12).err
+    assert len(job.books.creates) == 2
+    job.run("check", "--rebuild", code=0)
+    job.run("run", "--wait", code=0)
+    job.check_money()
+    assert {one["state"] for one in job.check_results().values()} == {"completed"}
+    assert len(job.books.creates) == 2
 
 
 def test_a_journal_that_is_gone_is_written_anew(new_job: NewJob, provider: Provider) -> None:

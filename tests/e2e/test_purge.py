@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import NewJob, NewProvider
@@ -36,8 +37,6 @@ def files(state: Path) -> Iterator[Path]:
 def content(path: Path) -> bytes:
     if path.suffix != ".parquet":
         return path.read_bytes()
-    import pyarrow.parquet as pq
-
     return path.read_bytes() + json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
 
 
@@ -120,6 +119,39 @@ def test_rejected_rows_stay_counted_without_their_text(new_job: NewJob, provider
     assert job.check_balance()["rejected"] == 1
     assert [one["state"] for one in job.lines("results.jsonl")].count("rejected") == 1
     job.check_files()
+
+
+def test_an_id_that_looks_purged_is_purged_like_any_other(new_job: NewJob, provider: Provider) -> None:
+    """Carried on after a kill as well: what stands for an id is not taken for an id, nor an id for what stands for one."""
+    rows = [{"id": f"purged:{ID}-{number}", "text": f"{TEXT} {number // 2}"} for number in range(4)]
+    bad = {"id": f"purged:{ID}-odd", "text": TEXT, "age": TEXT}
+    source = "path = 'rows.csv'\nid = 'id'\nwhere = 'int(row.age) > 1'\nmax_rejects = '50%'"
+    job = new_job(provider, rows=[*({**row, "age": "7"} for row in rows), bad], schema=SCHEMA, source=source)
+    job.run("run", "--wait", code=0)
+    assert job.run("purge", job.run_id, "--local", BATCHCTL_CRASH_AT="purge-files").killed
+    stand_ins = pq.read_table(job.directory / "chunks" / "0001.rows.parquet", columns=["id"])
+    rejected = job.lines("rejects.jsonl")
+    job.run("purge", job.run_id, "--local", code=0)
+    assert holds_canary(job) == []
+    assert pq.read_table(job.directory / "chunks" / "0001.rows.parquet", columns=["id"]) == stand_ins
+    assert job.lines("rejects.jsonl") == rejected
+    job.check_files()
+    job.run("run", "--wait", code=0)
+    assert len(job.books.creates) == 1, "the rows are still known"
+
+
+def test_other_jobs_of_the_state_directory_keep_what_they_work_on(new_job: NewJob, provider: Provider) -> None:
+    """One may be reading its copy of standard input, or be about to give its run a name, at this moment."""
+    job = new_job(provider, rows=ROWS, schema=SCHEMA)
+    job.run("run", "--wait", code=0)
+    own = [job.state / "sources" / job.name / "stdin", job.state / f"{job.name}-0002.part" / "job.toml"]
+    others = [job.state / "sources" / "other" / "stdin", job.state / f"{job.name}-more-0001.part" / "job.toml"]
+    for path in (*own, *others):
+        path.parent.mkdir(mode=0o700, parents=True)
+        path.write_text("rows")
+    job.run("purge", job.run_id, "--local", code=0)
+    assert [path.exists() for path in own] == [False, False]
+    assert [path.exists() for path in others] == [True, True]
 
 
 def test_a_run_under_way_and_a_job_without_retention_are_left_alone(new_job: NewJob, new_provider: NewProvider) -> None:

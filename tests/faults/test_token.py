@@ -138,10 +138,12 @@ def test_a_refused_repetition_says_nothing_of_the_first(job: JobFolder, do: str,
     assert len(job.books.creates) == 2
 
 
-def test_an_old_token_is_fenced_like_any_other_create(job: JobFolder) -> None:
-    """After hours nobody knows whether the token is remembered: the input is deleted, and another token is used."""
+@pytest.mark.parametrize("created", ["created_epoch - 30000", "0", "created_epoch + 90000"])
+def test_an_old_token_is_fenced_like_any_other_create(job: JobFolder, created: str) -> None:
+    """After hours nobody knows whether the token is remembered: the input is deleted, and another token is used. So it is
+    when nobody knows how old the token is."""
     assert job.run("run", BATCHCTL_CRASH_AT="K7").killed
-    job.sql("UPDATE intent SET created_epoch = created_epoch - 30000")
+    job.sql(f"UPDATE intent SET created_epoch = {created}")
     job.run("run", "--wait", code=0)
     finished(job)
     assert len(at(job).calls("DELETE", "/s3/")) == 1
