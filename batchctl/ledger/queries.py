@@ -374,6 +374,22 @@ def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
     return None if None in found else max(found, default=0)
 
 
+def open_samples(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    """Digest to calls on record, for requests of a dry run that was killed before one of them had an outcome."""
+    rows = db.execute(
+        "SELECT key, COUNT(*) AS calls FROM live_call WHERE run = ? AND chunk IS NULL GROUP BY key"
+        " HAVING SUM(state = 'open') > 0",
+        (run_id,),
+    )
+    return {row["key"]: row["calls"] for row in rows}
+
+
+def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
+    """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
+    rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
+    return {row["key"] for row in rows}
+
+
 def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:
     """By chunk: live calls of which nobody knows whether they were acted upon."""
     rows = db.execute(
