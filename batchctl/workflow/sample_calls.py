@@ -131,7 +131,7 @@ class SampleCalls:
                 if error.billing or turn == THROTTLED_TRIES - 1:
                     raise
                 wait = error.wait_seconds if error.wait_seconds is not None else 2.0**turn
-                self.workspace.options.sleep(min(30.0, wait))
+                self.workspace.options.sleep(min(30.0, wait) * provider.waits)
         raise AssertionError("unreachable")
 
     def _keep(self, out: Any, answer: dict[str, Any]) -> None:
