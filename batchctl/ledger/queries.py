@@ -279,7 +279,7 @@ def prompt_under_version(db: sqlite3.Connection, job: str, version: str) -> str 
 def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     """Rows of a run by state. `rows` is the sum of all states; `copied` counts rows paid for by another row.
 
-    One statement each for applied and other chunks, read in one snapshot.
+    One statement each for applied chunks, others, and those that are asked for row by row, read in one snapshot.
     """
     counts: Counter[str] = Counter()
     copied = 0
@@ -292,10 +292,20 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
             copied += row[2]
         for row in db.execute(
             "SELECT state, SUM(requests + copies), SUM(copies) FROM chunk WHERE run = ? AND state NOT IN"
-            " ('applied', 'withdrawn') GROUP BY state",
+            " ('applied', 'withdrawn') AND NOT (lane != 'batch' AND state = 'submitted') GROUP BY state",
             (run_id,),
         ):
             counts[ROW_STATE[ChunkState(row[0])]] += row[1]
+            copied += row[2]
+        for row in db.execute(
+            "SELECT number, requests, copies FROM chunk WHERE run = ? AND lane != 'batch' AND state = 'submitted'",
+            (run_id,),
+        ).fetchall():
+            called = _called(db, run_id, row[0])
+            unasked = row[1] - sum(called.values())
+            counts.update(called)
+            counts[RowState.QUEUED] += unasked
+            counts[state_of_copies(unasked + called[RowState.QUEUED])] += row[2]
             copied += row[2]
         rejected = db.execute("SELECT rejected FROM run WHERE id = ?", (run_id,)).fetchone()[0]
     finally:
@@ -303,6 +313,31 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     counts[RowState.REJECTED] += rejected
     states = {str(state): counts[state] for state in RowState}
     return {"rows": sum(states.values()), **states, "copied": copied}
+
+
+def state_of_call(state: str | None) -> RowState:
+    """The state of a row that is asked for by a call of its own, while its chunk is under way; None: no call was made."""
+    if state is None or state == "refused":
+        return RowState.QUEUED
+    return RowState.HELD if state == "lost" else RowState.SUBMITTED
+
+
+def state_of_copies(queued: int) -> RowState:
+    """Rows that copy an answer of such a chunk: on their way once every call of it is made."""
+    return RowState.QUEUED if queued else RowState.SUBMITTED
+
+
+def _called(db: sqlite3.Connection, run_id: str, chunk: int) -> Counter[str]:
+    """Rows of a chunk for which a call is on record, by the state that call gives them."""
+    rows = db.execute(
+        "SELECT state, COUNT(*) FROM (SELECT state, MAX(seq) FROM live_call WHERE run = ? AND chunk = ? GROUP BY key)"
+        " GROUP BY state",
+        (run_id, chunk),
+    )
+    found: Counter[str] = Counter()
+    for state, count in rows:
+        found[state_of_call(state)] += count
+    return found
 
 
 UNMETERED = ("open", "running", "lost", "untold", "abandoned")
@@ -372,6 +407,22 @@ def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
         if row["state"] in UNMETERED
     ]
     return None if None in found else max(found, default=0)
+
+
+def open_samples(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
+    """Digest to calls on record, for requests of a dry run that was killed before one of them had an outcome."""
+    rows = db.execute(
+        "SELECT key, COUNT(*) AS calls FROM live_call WHERE run = ? AND chunk IS NULL GROUP BY key"
+        " HAVING SUM(state = 'open') > 0",
+        (run_id,),
+    )
+    return {row["key"]: row["calls"] for row in rows}
+
+
+def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
+    """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
+    rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
+    return {row["key"] for row in rows}
 
 
 def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:

@@ -162,8 +162,9 @@ CREATE TABLE live_call (                   -- one paid synchronous call, on reco
   key      TEXT NOT NULL,                  -- custom_id; of a dry run the digest of the request body
   purpose  TEXT NOT NULL,                  -- dry-run, live, background
   at       TEXT NOT NULL,
-  state    TEXT NOT NULL,                  -- open, running (in background), answered, untold (answered, without tokens), refused (not billed),
-                                           -- lost; by a person: absent (never sent), abandoned
+  state    TEXT NOT NULL,                  -- open, running (in background), answered, untold (answered, without tokens),
+                                           -- declined (answered with an error, not billed), refused (not acted upon: may be
+                                           -- made again), lost; by a person: absent (never sent), abandoned
   bound    INTEGER,                        -- picodollars it can cost at most; null without a price
   cost     INTEGER,                        -- picodollars booked; null while open or lost, or without a price
   usage    TEXT,                           -- JSON: tokens

@@ -391,7 +391,8 @@ def apply(
     if db.execute("SELECT published FROM chunk WHERE run = ? AND number = ?", (run, chunk)).fetchone()[0]:
         rename_tally(db, run, chunk, RowState.COMPLETED, RowState.PUBLISHED)  # judged again, and nothing changed
     db.execute(  # what its live calls cost is part of the chunk now; those nobody knows the end of stay on record
-        "DELETE FROM live_call WHERE run = ? AND chunk = ? AND state IN ('answered', 'untold', 'refused')", (run, chunk)
+        "DELETE FROM live_call WHERE run = ? AND chunk = ? AND state IN ('answered', 'untold', 'declined', 'refused')",
+        (run, chunk),
     )
 
 

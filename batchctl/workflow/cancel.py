@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import ConsentMissing, Exit
@@ -10,6 +9,7 @@ from batchctl.workflow import reconcile
 from batchctl.workflow.money import cost
 from batchctl.workflow.poll import looked
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.stopping import stop_batches
 from batchctl.workflow.submit import SENDABLE, chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, opened
 
@@ -26,23 +26,13 @@ def cancel(options: Options) -> Report:
             raise ConsentMissing(
                 f"cancelling {run.id} needs your word", effect="nothing was cancelled", hint="add --yes"
             )
-        asked = []
+        asked: list[str] = []
         with workspace.ledger.transaction() as transaction:
             transitions.stop(transaction, run.id, True, because="cancel")
         if live:
             provider = workspace.provider(workspace.frozen_plan())
             reconcile.settle(workspace, provider, run)
-            for intent in queries.live_intents(db, run.id).values():
-                if intent.state != "accepted" or intent.batch_id is None or intent.ended_at is not None:
-                    continue
-                workspace.same_account(provider, intent.account, intent.batch_id)
-                provider.cancel(intent.batch_id)
-                crash_point("K17")
-                with workspace.ledger.transaction() as transaction:
-                    transitions.record_event(
-                        transaction, run.id, "cancel asked", intent.batch_id, chunk=intent.chunk, intent=intent.id
-                    )
-                asked.append(intent.batch_id)
+            asked = stop_batches(workspace, provider, run, again=True)
             done = looked(workspace, queries.run(db, run.id))
             if done.problems:
                 raise done.problems[0]

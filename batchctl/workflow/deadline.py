@@ -19,6 +19,7 @@ from batchctl.providers.guard import Guarded
 from batchctl.workflow import money
 from batchctl.workflow.live import MOST_AT_ONCE
 from batchctl.workflow.reports import plural
+from batchctl.workflow.stopping import stop_batches
 from batchctl.workflow.workspace import Workspace
 
 CANCEL_SECONDS = 600  # "up to 10 minutes" (developers.openai.com/api/docs/guides/batch, read 2026-11-21)
@@ -26,7 +27,7 @@ CALL_SECONDS = 5  # of one live answer, for an estimate
 WAITING = (ChunkState.PLANNED, ChunkState.UPLOADED)
 AT_PROVIDER = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED)
 TAILED = "tailed"  # a live tail whose rows are in live chunks
-CANCEL_ASKED = "cancel asked"
+STOP = "stop"
 
 
 def due(workspace: Workspace, run: queries.Run) -> datetime | None:
@@ -41,7 +42,7 @@ def missed(workspace: Workspace, run: queries.Run) -> bool:
     if at is None:
         return False
     now = queries.run(workspace.ledger.db, run.id)
-    if now.risk == "stop":
+    if now.risk == STOP:
         return True
     if any(one.state in (*WAITING, *AT_PROVIDER) for one in queries.chunks(workspace.ledger.db, run.id)):
         return workspace.now() >= at
@@ -68,6 +69,10 @@ def keep(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
     db = workspace.ledger.db
     run = queries.run(db, run.id)
     at = due(workspace, run)
+    if (
+        run.stopped and run.risk == STOP
+    ):  # decided: batches that a killed command did not come to, or that were found late
+        stop_batches(workspace, provider, run, again=False)
     if at is None or run.stopped:
         return
     unfinished = [one for one in queries.chunks(db, run.id) if one.lane == money.BATCH and _open(one)]
@@ -92,7 +97,7 @@ def keep(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
     workspace.options.note(f"{why}; on_deadline_risk = {wanted}")
     _decide(workspace, run, wanted, why)
     if wanted != "wait":
-        _cancel(workspace, provider, run)
+        stop_batches(workspace, provider, run, again=False)
 
 
 def _decide(workspace: Workspace, run: queries.Run, what: str, why: str) -> None:
@@ -100,7 +105,7 @@ def _decide(workspace: Workspace, run: queries.Run, what: str, why: str) -> None
         transitions.set_risk(db, run.id, what, because=why)
         if what == "live-tail":
             transitions.set_lane(db, run.id, money.LIVE, because="deadline")
-        if what == "stop":
+        if what == STOP:
             transitions.stop(db, run.id, True, because="deadline")
     if what == "live-tail":
         workspace.chosen_lane = money.LIVE
@@ -112,7 +117,7 @@ def _tail(workspace: Workspace, provider: Guarded, run: queries.Run, unfinished:
     from batchctl.workflow.rerun import rest_of_batches
     from batchctl.workflow.validate import judged
 
-    _cancel(workspace, provider, run)
+    stop_batches(workspace, provider, run, again=False)
     if any(one.state in AT_PROVIDER and one.state is not ChunkState.HELD for one in unfinished):
         return
     judged(workspace, run)
@@ -122,20 +127,6 @@ def _tail(workspace: Workspace, provider: Guarded, run: queries.Run, unfinished:
         transitions.set_risk(db, run.id, TAILED, because=f"{rows} rows are asked live")
     if rows:
         workspace.options.note(f"{run.id}: the batches are collected; {plural(rows, 'row')} go out live")
-
-
-def _cancel(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
-    """Ask the provider to stop each batch of the run, once."""
-    ledger = workspace.ledger
-    asked = {one["intent"] for one in queries.events(ledger.db, run.id) if one["became"] == CANCEL_ASKED}
-    for intent in queries.live_intents(ledger.db, run.id).values():
-        if intent.batch_id is None or intent.ended_at is not None or intent.id in asked:
-            continue
-        workspace.same_account(provider, intent.account, intent.batch_id)
-        provider.cancel(intent.batch_id)
-        crash_point("K17")
-        with ledger.transaction() as db:
-            transitions.record_event(db, run.id, CANCEL_ASKED, intent.batch_id, chunk=intent.chunk, intent=intent.id)
 
 
 def _lead(workspace: Workspace, run: queries.Run, at: datetime, left: int) -> timedelta:

@@ -1,42 +1,36 @@
 """A small sample through the live endpoint, paid at live price, before anything large is sent.
 
-The sample is taken from the prepared chunks, so what is tried is what will be sent. Every answer is stored at once under
-the digest of its request: a dry run that is repeated or was interrupted pays only for what has no answer yet.
+The sample is taken from the prepared chunks, so what is tried is what will be sent. A dry run that is repeated or was
+interrupted pays only for rows that were never asked (`sample_calls`); other rows stand in for those whose answer was lost.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import orjson
 
-from batchctl.files import open_private
 from batchctl.judging.decide import Judge
 from batchctl.judging.rules import Rules
 from batchctl.judging.wires import READERS
-from batchctl.ledger import live_calls, queries, transitions
-from batchctl.model.batches import LiveAnswer
-from batchctl.model.errors import BatchctlError, Exit, NotAllowed, NotFound, Throttled, UsageError
+from batchctl.ledger import queries, transitions
+from batchctl.model.errors import Exit, GateFailed, UsageError
 from batchctl.model.rows import RowState, Usage, Verdict
 from batchctl.prices import Price, picos, usd_text
-from batchctl.providers.guard import Guarded
 from batchctl.workflow import money
 from batchctl.workflow.forecast import METHOD, Forecast, Point, forecast
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import check_rules, columns_of, rule_book
+from batchctl.workflow.sample_calls import SampleCalls
 from batchctl.workflow.sampling import Sampled, sample_of
 from batchctl.workflow.submit import is_simulated, note_edits
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
-AT_ONCE = 8
-THROTTLED_TRIES = 5
 NEAR_CAP = 0.8
 
 
@@ -64,16 +58,6 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
             effect="nothing was sent",
             hint="batchctl submit does without a dry run",
         )
-    sample = list(
-        sample_of(
-            workspace.directory(run.id) / "chunks",
-            chunks,
-            policy.pick,
-            min(count, total),
-            policy.seed,
-            plan.codec().live_body,
-        )
-    )
     if not plan.codec().traits.live:
         raise UsageError(
             f"provider `{plan.job.model.provider}` has no endpoint that answers single requests",
@@ -81,113 +65,38 @@ def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) ->
             effect="nothing was sent",
             hint=f"there is no dry run for files: batchctl submit {run.id}",
         )
-    path = workspace.directory(run.id) / "dry-run.jsonl"
-    stored = _stored(path, policy.max_age)
+    calls = SampleCalls(workspace, run, plan)
+    lost = calls.recover()
+    stored = calls.stored(policy.max_age)
+    avoid = lost - stored.keys()
+    drawn = partial(
+        sample_of, workspace.directory(run.id) / "chunks", chunks, policy.pick, min(count, total), policy.seed
+    )
+    sample = list(drawn(plan.codec().live_body, avoid=avoid))
+    if not sample:
+        raise GateFailed(
+            "every row that could be tried was asked before and got no answer",
+            where=f"run {run.id}",
+            effect="nothing was sent: those calls may be paid, and no row is asked twice",
+            hint="[sample] rows = 0 does without a dry run",
+        )
     provider = workspace.provider(plan)
     workspace.account(provider)  # no key: say so before announcing calls
+    if avoid:
+        workspace.options.note(
+            f"{plural(len(avoid), 'row')} got no answer in an earlier dry run: their calls may be paid, count against the "
+            "budget, and are not repeated"
+        )
     fresh = [one for one in sample if one.key not in stored]
     workspace.options.note(
         f"live sample: {plural(len(sample), 'row')}, {plural(len(fresh), 'call')} to {provider.name} at live price"
     )
-    stored |= _ask(workspace, provider, plan, run, fresh, path)
+    stored |= calls.ask(provider, fresh)
     answers = [stored[one.key] for one in sample]
     judged = _judge(plan, workspace, sample, answers)
     answered = [bool(one["status"]) for one in answers]
     found = _Tried(sample, judged, answered, total, sum(one.bytes for one in chunks))
     return _report(workspace, run, plan, found, calls=len(fresh))
-
-
-def _most(
-    workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, fresh: list[Sampled]
-) -> list[int | None]:
-    """What each call can cost at most. Raises `BudgetReached` when together they could break the budget."""
-    cap = money.output_cap(plan)
-    most = [None if price is None or cap is None else price.rates.at_most(len(one.body), cap) for one in fresh]
-    money.require_calls(workspace, run, most, priced=price is not None)
-    return most
-
-
-def _book(workspace: Workspace, run: queries.Run, plan: Plan, price: Price | None, answer: dict[str, Any]) -> None:
-    """Book one call from its answer. An error is not billed; a lost answer may be, and nobody knows how much."""
-    state, usage, cost = "refused", None, None
-    if answer["status"] == 200:
-        state, usage = "answered", READERS[plan.wire].body(answer["body"], plan.endpoint, plan.job.output.mode).usage
-        cost = None if price is None or usage is None else price.rates.cost(usage)
-        state = "lost" if usage is None else state
-    elif answer["status"] == 0:
-        state = "lost"
-    with workspace.ledger.transaction() as db:
-        facts = None if usage is None else usage.as_dict()
-        live_calls.close_call(db, run.id, answer["key"], state, cost=cost, usage=facts)
-
-
-def _ask(
-    workspace: Workspace, provider: Guarded, plan: Plan, run: queries.Run, fresh: list[Sampled], path: Path
-) -> dict[str, Any]:
-    """One live call for each; answers are on disk before they are counted."""
-    answers: dict[str, Any] = {}
-    if not fresh:
-        return answers
-    price = money.price_of(workspace, run, run.settings, "live")
-    most = _most(workspace, run, plan, price, fresh)
-
-    def call(one: Sampled) -> dict[str, Any]:
-        try:
-            answer = _call(workspace, provider, plan.endpoint, one.body)
-        except (NotAllowed, NotFound, Throttled):
-            raise
-        except BatchctlError as error:  # unknown outcome: it may be paid, so it is not asked again
-            return {"key": one.key, "at": int(time.time()), "status": 0, "body": {"error": {"message": error.what}}}
-        return {
-            "key": one.key,
-            "at": int(time.time()),
-            "status": answer.status,
-            "body": answer.body,
-            "seconds": round(answer.seconds, 3),
-        }
-
-    pool = ThreadPoolExecutor(AT_ONCE)
-    under_way: deque[tuple[Sampled, Future[dict[str, Any]]]] = deque()
-    failure: BatchctlError | None = None
-    try:
-        with open_private(path, append=True) as out:
-            for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
-                if one is not None and failure is None:
-                    with workspace.ledger.transaction() as db:  # on record before it leaves
-                        live_calls.open_calls(db, run.id, run.settings, "dry-run", [(one.key, bound)])
-                    under_way.append((one, pool.submit(call, one)))
-                if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
-                    continue
-                asked, future = under_way.popleft()
-                try:
-                    answer = future.result()
-                except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
-                    failure = failure or error
-                    answer = {"key": asked.key, "status": -1}
-                else:
-                    out.write(orjson.dumps(answer) + b"\n")
-                    out.flush()
-                    os.fsync(out.fileno())
-                    answers[asked.key] = answer
-                _book(workspace, run, plan, price, answer)
-                workspace.options.progress("dry-run", len(answers), len(fresh))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for slow answers
-    if failure is not None:
-        raise failure
-    return answers
-
-
-def _call(workspace: Workspace, provider: Guarded, endpoint: str, body: bytes) -> LiveAnswer:
-    """One live call; a certain refusal for lack of room is waited out, nothing else is repeated."""
-    for turn in range(THROTTLED_TRIES):
-        try:
-            return provider.call(body, endpoint)
-        except Throttled as error:
-            if error.billing or turn == THROTTLED_TRIES - 1:
-                raise
-            workspace.options.sleep(min(30.0, error.wait_seconds if error.wait_seconds is not None else 2.0**turn))
-    raise AssertionError("unreachable")
 
 
 def _judge(plan: Plan, workspace: Workspace, sample: list[Sampled], answers: list[dict[str, Any]]) -> list[Verdict]:
@@ -205,23 +114,6 @@ def _judge(plan: Plan, workspace: Workspace, sample: list[Sampled], answers: lis
             extracted = reader.http_error(answer["status"], answer["body"])
         verdicts.append(judge.verdict(extracted, one.row))
     return verdicts
-
-
-def _stored(path: Path, max_age: float) -> dict[str, Any]:
-    """Answers of earlier dry runs of this run that are young enough; a half last line is passed over."""
-    found: dict[str, Any] = {}
-    if not path.is_file():
-        return found
-    oldest = time.time() - max_age
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                answer = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            if answer["at"] >= oldest and answer["status"] == 200:
-                found[answer["key"]] = answer
-    return found
 
 
 @dataclass(frozen=True, slots=True)

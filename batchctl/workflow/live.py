@@ -393,7 +393,7 @@ class Sending:
         """What a call did not cost of what it could have is free for others again."""
         if self.left is None or row.bound is None:
             return
-        if state == "refused":
+        if state in ("refused", "declined"):
             self.left += row.bound
         elif state == "answered" and cost is not None:
             self.left += row.bound - cost
@@ -401,11 +401,11 @@ class Sending:
     def _booking(self, status: int, body: Any) -> Booked:
         """How an answered call is booked. An error is not billed; an answer without tokens costs nobody knows how much."""
         if status != 200:
-            return "refused", None, None
+            return "declined", None, None
         found = self.reader.body(body, self.plan.endpoint, self.plan.job.output.mode)
         usage = found.usage
         if usage is None:
-            return "untold" if found.paid else "refused", None, None
+            return "untold" if found.paid else "declined", None, None
         price = self.bounds.price
         return "answered", None if price is None else price.rates.cost(usage), usage.as_dict()
 

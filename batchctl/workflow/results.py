@@ -29,6 +29,7 @@ from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import FAILED, Decision, RowState
 from batchctl.prices import as_usd
 from batchctl.workflow.decided import decisions
+from batchctl.workflow.money import BATCH
 
 COMPLETED, PUBLISHED = (str(one).encode() for one in (RowState.COMPLETED, RowState.PUBLISHED))
 FAILED_WORDS = tuple(str(state).encode() for state in FAILED)
@@ -82,7 +83,9 @@ def every_row(state: Path, db: Any, run: queries.Run, *, as_judged: bool = False
     for row in chunks:
         intent = intents.get(row.number)
         batch = intent.batch_id if intent is not None else None
-        one = _Chunk(directory, row, settings[row.settings], batch, decided.get(row.number, {}))
+        asked = row.lane != BATCH and row.state is ChunkState.SUBMITTED
+        calls = queries.calls_of(db, run.id, row.number) if asked else None
+        one = _Chunk(directory, row, settings[row.settings], batch, decided.get(row.number, {}), calls)
         by_attempt.setdefault(row.attempt, []).append(one)
         if row.copies:
             streams.append(one.copies())
@@ -128,13 +131,15 @@ class _Chunk:
         settings: queries.SettingsRow,
         batch: str | None,
         decided: Mapping[int, Decision],
+        calls: Mapping[str, str] | None,  # by custom_id, of a chunk that is being asked for row by row
     ) -> None:
         self.row = row
+        self._calls = calls
         self._decided = decided
         self._directory = directory
         self._attempt = row.attempt
         self._applied = row.state is ChunkState.APPLIED
-        self._pending = str(ROW_STATE.get(row.state, "")).encode()
+        self._pending = ROW_STATE.get(row.state, RowState.QUEUED)
         self._provider = _json(settings.provider)
         self._model = _json(settings.model)
         self._batch = _json(batch)
@@ -145,10 +150,16 @@ class _Chunk:
         self._verdicts = directory / "results" / verdicts_name(row.number, row.attempt)
 
     def requests(self) -> Iterator[Item]:
-        rows = segments.tuples(self._directory / "chunks" / rows_name(self.row.number), ("position", "id", "row"))
+        path = self._directory / "chunks" / rows_name(self.row.number)
+        if self._calls is not None:
+            for position, source_id, row, custom_id in segments.tuples(path, ("position", "id", "row", "custom_id")):
+                state = queries.state_of_call(self._calls.get(custom_id.decode()))
+                yield self._pending_item(position, source_id, row, None, state)
+            return
+        rows = segments.tuples(path, ("position", "id", "row"))
         if not self._applied:
             for position, source_id, row in rows:
-                yield self._pending_item(position, source_id, row, None)
+                yield self._pending_item(position, source_id, row, None, self._pending)
             return
         verdicts = islice(segments.tuples(self._verdicts, VERDICT_COLUMNS), self.row.requests)
         for (position, source_id, row), verdict in zip(rows, verdicts, strict=True):
@@ -158,8 +169,12 @@ class _Chunk:
         columns = ("position", "id", "row", "line", "copied_from")
         rows = segments.tuples(self._directory / "chunks" / copies_name(self.row.number), columns)
         if not self._applied:
+            state = self._pending
+            if self._calls is not None:
+                called = sum(queries.state_of_call(one) is not RowState.QUEUED for one in self._calls.values())
+                state = queries.state_of_copies(self.row.requests - called)
             for position, source_id, row, _, payer in rows:
-                yield self._pending_item(position, source_id, row, payer)
+                yield self._pending_item(position, source_id, row, payer, state)
             return
         verdicts = RandomRows(self._verdicts, VERDICT_COLUMNS)
         first = segments.first_of_copies(verdicts.rows, self.row.requests)
@@ -210,14 +225,14 @@ class _Chunk:
             again = (b"{" if row == b"{}" else row[:-1] + b",") + tail
         return position, self.row.number, line, again
 
-    def _pending_item(self, position: int, source_id: bytes, row: bytes, payer: bytes | None) -> Item:
+    def _pending_item(self, position: int, source_id: bytes, row: bytes, payer: bytes | None, state: RowState) -> Item:
         line = (
             b'{"id":%b,"state":"%b","output":null,"reason":null,"detail":null,"attempt":%d,"copied_from":%b,'
             b'"usage":null,"cost_usd":null,"provider":%b,"model":%b,"batch_id":%b,"request_id":null,%b,'
             b'"created_at":null,"row":%b}\n'
         ) % (
             orjson.dumps(source_id.decode()),
-            self._pending,
+            str(state).encode(),
             self._attempt,
             b"null" if payer is None else orjson.dumps(payer.decode()),
             self._provider,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import random
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,11 +34,18 @@ class Sampled:
 
 
 def sample_of(
-    chunks: Path, rows: list[Chunk], pick: str, count: int, seed: int, live_body: Callable[[bytes], bytes]
+    chunks: Path,
+    rows: list[Chunk],
+    pick: str,
+    count: int,
+    seed: int,
+    live_body: Callable[[bytes], bytes],
+    avoid: Container[str] = (),
 ) -> Iterator[Sampled]:
     """Requests of a run, chosen by `pick`, in source order. The same run and seed give the same sample.
 
-    `live_body` makes a synchronous request of an input line.
+    `live_body` makes a synchronous request of an input line. Requests whose key is in `avoid` are left out, and others,
+    always the same ones, stand in for them as long as there are any.
     """
     total = sum(one.requests for one in rows)
     wanted: Mapping[int, Fraction]
@@ -50,11 +58,36 @@ def sample_of(
         wanted = _stratified(chunks, rows, pick.partition(":")[2], count, seed)
     else:
         wanted = dict.fromkeys(random.Random(seed).sample(range(total), count), Fraction(1))
+    spare: Iterator[int] = iter(())
+    first = True
+    while True:
+        found = list(_read(chunks, rows, wanted, live_body))
+        gone = [place for place, one in found if one.key in avoid]
+        if not gone:
+            yield from (one for _, one in found)
+            return
+        if first:
+            spare = iter(_others(seed, total, wanted.keys()))
+            first = False
+        kept = {place: wanted[place] for place, one in found if one.key not in avoid}
+        wanted = {**kept, **{place: wanted[old] for old, place in zip(gone, spare, strict=False)}}
+
+
+def _others(seed: int, total: int, taken: Collection[int]) -> list[int]:
+    """Every other place, in an order that depends on the seed alone."""
+    left = (place for place in range(total) if place not in taken)
+    return sorted(left, key=lambda place: zlib.crc32(b"%d %d" % (seed, place)))
+
+
+def _read(
+    chunks: Path, rows: list[Chunk], wanted: Mapping[int, Fraction], live_body: Callable[[bytes], bytes]
+) -> Iterator[tuple[int, Sampled]]:
+    """The requests at the places of `wanted`, in source order."""
     told = (one for chunk in rows for one in segments.tuples(chunks / rows_name(chunk.number), ("id", "row")))
     for place, (line, (source_id, row)) in enumerate(zip(_lines(chunks, rows), told, strict=True)):
         if place in wanted:
             body = live_body(line)
-            yield Sampled(source_id.decode(), body, digest(body).hex(), len(line), row, wanted[place])
+            yield place, Sampled(source_id.decode(), body, digest(body).hex(), len(line), row, wanted[place])
 
 
 def _lines(chunks: Path, rows: list[Chunk]) -> Iterator[bytes]:

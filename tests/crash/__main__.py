@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.crash.matrix import MODES, Bench, Outcome, shim, work
@@ -20,10 +21,23 @@ from tests.support.spread import spread
 
 BEYOND = 60
 """Calls tried beyond those of the counted run: a struck run may poll more often."""
+TOLD_EVERY = 100
 
 
-def strikes(mode: str, calls: int, stride: int) -> list[tuple[int, str]]:
-    return [(number, how) for number in range(1, calls + BEYOND + 1, stride) for how in MODES[mode]]
+def strikes(mode: str, calls: int, first: int, stride: int) -> list[tuple[int, str]]:
+    return [(number, how) for number in range(first, calls + BEYOND + 1, stride) for how in MODES[mode]]
+
+
+def told(mode: str, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """Every outcome; a harm is printed as it comes, with the line that repeats it: a long run may be ended early."""
+    for count, one in enumerate(outcomes, 1):
+        if one.harms:
+            print(f"python -m tests.crash --mode {mode} --only {one.number}:{one.how}   # {one.call}")
+            for harm in one.harms:
+                print(f"    {harm[:1500]}")
+        if one.harms or count % TOLD_EVERY == 0:
+            print(f"{mode}: {count} strikes so far", flush=True)
+        yield one
 
 
 def report(mode: str, calls: list[str], outcomes: list[Outcome], seconds: float) -> int:
@@ -36,10 +50,6 @@ def report(mode: str, calls: list[str], outcomes: list[Outcome], seconds: float)
     unsaid = [one for one in struck if one.first is not None and one.first.code == 0]
     if unsaid and mode not in ("kill", "powercut", "torn", "short", "clock"):
         print(f"{mode}: {len(unsaid)} errors did not stop the run: {Counter(one.call.split()[1] for one in unsaid)}")
-    for one in failed:
-        print(f"python -m tests.crash --mode {mode} --only {one.number}:{one.how}   # {one.call}")
-        for harm in one.harms:
-            print(f"    {harm[:1500]}")
     return 1 if failed else 0
 
 
@@ -47,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--mode", choices=[*MODES, "all"], default="kill")
     parser.add_argument("--only", metavar="N:HOW", action="append", help="strike this call only; may be repeated")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="strike from the N-th call on")
     parser.add_argument("--stride", type=int, default=1, help="strike every N-th call")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="print the calls of a run and strike none")
@@ -66,8 +77,8 @@ def main() -> int:
     for mode in MODES if asked.mode == "all" else [asked.mode]:
         begun = time.monotonic()
         wanted = [(int(one.partition(":")[0]), one.partition(":")[2]) for one in asked.only or ()]
-        tasks = wanted or strikes(mode, len(calls), asked.stride)
-        done = list(spread(work, tasks, asked.jobs, scratch, preload))
+        tasks = wanted or strikes(mode, len(calls), asked.first, asked.stride)
+        done = list(told(mode, spread(work, tasks, asked.jobs, scratch, preload)))
         code |= report(mode, calls, sorted(done, key=lambda one: (one.number, one.how)), time.monotonic() - begun)
         sys.stdout.flush()
     if code:

@@ -143,8 +143,8 @@ def _first(job: JobFolder, env: Mapping[str, str]) -> tuple[Done | None, list[st
     """The run that is struck. An error of the disk must be told: no traceback, a code of its own."""
     try:
         done = job.run("run", "--wait", **env)
-    except AssertionError as error:
-        return None, [f"crashed: {error}"]
+    except (AssertionError, TimeoutError) as error:
+        return None, [f"crashed or never ended: {error}"]
     allowed = (FINE,) if env["CRASH_HOW"].startswith("clock") else (FINE, STORAGE)
     if not done.killed and done.code not in allowed:
         return done, [f"exit {done.code} after what was struck: {done.err.strip()}"]
@@ -154,7 +154,7 @@ def _first(job: JobFolder, env: Mapping[str, str]) -> tuple[Done | None, list[st
 def _carried_on(job: JobFolder) -> list[str]:
     try:
         job.until_done("run", "--wait", tries=4)
-    except AssertionError as error:
+    except (AssertionError, TimeoutError) as error:
         return [f"not carried on: {error}"]
     found = harms(job, ROWS)
     states = {one["state"] for one in job.lines("results.jsonl")} if not found else set()

@@ -101,6 +101,17 @@ def test_stop_cancels_and_sends_nothing_more(new_job: NewJob, slow: Provider) ->
     assert job.books.live == 0
 
 
+def test_a_stop_that_was_killed_is_carried_out(new_job: NewJob, slow: Provider) -> None:
+    job = new_job(
+        slow, rows=30, model=MODEL, lane='deadline = "0s"\non_deadline_risk = "stop"', limits="chunk_rows = 10"
+    )
+    assert job.run("run", "--wait", BATCHCTL_CRASH_AT="D1").killed
+    assert {one["status"] for one in job.books.creates} == {"validating"}
+    job.run("run", "--wait", code=7)
+    assert {one["status"] for one in job.books.creates} == {"cancelled"}
+    assert job.check_balance()["submitted"] == 0
+
+
 def test_a_deadline_that_is_kept_changes_nothing(new_job: NewJob, provider: Provider) -> None:
     job = new_job(provider, lane='deadline = "5d"\non_deadline_risk = "live-tail"')
     done = job.run("run", "--wait", code=0)

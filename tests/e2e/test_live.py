@@ -113,6 +113,26 @@ def test_calls_declared_not_sent_cost_nothing(job: JobFolder, own: Provider) -> 
     assert sum(billed(job).values()) == 30
 
 
+def test_rows_are_queued_until_their_call_is_made(new_job: NewJob, own: Provider) -> None:
+    rows = [{"id": f"R-{number:03d}", "text": f"text {number % 20}"} for number in range(30)]
+    job = new_job(own, rows=rows, prompt="{{ text }}", model=MODEL, limits="calls_at_once = 2", lane='prefer = "live"')
+    own.fault(LIVE, "drop-after", nth=2)
+    own.fault(LIVE, "400", nth=4)
+    assert job.run("run", BATCHCTL_CRASH_AT="L1:6").killed
+    calls = dict(job.sql("SELECT key, state FROM live_call"))
+    assert {"answered", "lost", "declined"} <= set(calls.values())
+    lost = sum(state == "lost" for state in calls.values())
+    balance = job.check_balance()
+    assert 0 < len(calls) < 20
+    wanted = {"queued": 20 - len(calls) + 10, "submitted": len(calls) - lost, "held": lost}  # copies wait for all calls
+    assert {state: balance[state] for state in wanted} == wanted
+    job.run("validate", code=11)
+    job.check_results()  # the file says the same
+    job.run("run", code=11)
+    assert job.check_balance()["queued"] == 0
+    assert set(billed(job).values()) == {1}
+
+
 @pytest.mark.parametrize(
     "point",
     [

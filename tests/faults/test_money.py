@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from batchctl.emulator import billed_rows
 from tests.conftest import NewJob, NewProvider
 from tests.faults.test_lost_answers import CREATE
 from tests.support.jobs import JobFolder
@@ -119,3 +121,49 @@ def test_a_kill_between_a_live_call_and_its_booking_leaves_it_on_record(
     cost = job.status()["cost"]
     assert cost["unmetered"] > 0
     assert Decimal(cost["usd"]) <= job.books.live_usd <= Decimal(cost["usd_at_most"])
+
+
+def bought_live(job: JobFolder) -> Counter[str]:
+    """How often each request body was billed live."""
+    assert job.provider is not None
+    return Counter(one["digest"] for one in billed_rows(job.provider.state) if one["batch_id"] is None)
+
+
+@pytest.mark.parametrize(("point", "others"), [("S1:3", True), ("S2", True), ("before-commit:6", True), ("S1", False)])
+def test_a_killed_dry_run_pays_for_no_row_twice(
+    point: str, others: bool, new_job: NewJob, new_provider: NewProvider
+) -> None:
+    rows = 30 if others else 4
+    job = new_job(new_provider(), rows=rows, sample='rows = 4\nmin_valid = "100%"', model=MODEL)
+    job.run("prepare", code=0)
+    assert job.run("dry-run", BATCHCTL_CRASH_AT=point).killed
+    done = job.run("dry-run", "--json", code=0)
+    lost = job.sql("SELECT COUNT(*) FROM live_call WHERE state = 'lost'")[0][0]
+    assert job.sql("SELECT COUNT(*) FROM live_call WHERE state = 'open'")[0][0] == 0
+    assert done.json["sample"] == (4 if others else 4 - lost)  # others stand in, as long as there are any
+    assert set(bought_live(job).values()) == {1}
+    assert ("may be paid" in done.err) == (lost > 0)
+    cost = job.status()["cost"]
+    assert Decimal(cost["usd"]) <= job.books.live_usd <= Decimal(cost["usd_at_most"])
+    assert cost["unmetered"] == lost
+    assert job.run("dry-run", "--json", code=0).json["calls"] == 0  # and the same rows again
+
+
+def test_a_sample_that_lost_every_answer_is_not_asked_again(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, rows=3, sample='rows = 3\nmin_valid = "0%"', model=MODEL)
+    provider.fault("POST /v1/responses", "drop-after", count=3)
+    job.run("run", code=(0, 8))
+    provider.clear_faults()
+    assert "no row is asked twice" in job.run("dry-run", code=5).err
+    assert set(bought_live(job).values()) == {1}
+
+
+def test_half_a_line_of_a_killed_dry_run_spoils_no_answer_after_it(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, sample="rows = 4", model=MODEL)
+    job.run("prepare", code=0)
+    job.run("dry-run", "--rows", "2", code=0)
+    with (job.directory / "dry-run.jsonl").open("ab") as file:
+        file.write(b'{"key": "half')
+    job.run("dry-run", code=0)
+    assert job.run("dry-run", "--json", code=0).json["calls"] == 0
+    assert set(bought_live(job).values()) == {1}

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ import jsonschema
 import orjson
 
 from batchctl.model.errors import BatchctlError
+from batchctl.model.ids import digest
 from tests.support.jobs import JobFolder
 
 BILLED_TWICE, LOST, INVENTED, MISJOINED, UNREADABLE = "billed twice", "lost", "invented", "wrongly joined", "unreadable"
-HARMS = (BILLED_TWICE, LOST, INVENTED, MISJOINED, UNREADABLE)
+MISBOOKED = "misbooked"
+HARMS = (BILLED_TWICE, LOST, INVENTED, MISJOINED, UNREADABLE, MISBOOKED)
+ANSWERED = ("completed", "published")
 UNPAID = ("queued", "submitted", "held")
 _ROW = re.compile(r"Row (R-\d+):")
 
@@ -42,6 +46,12 @@ class Bill:
     """Rows of batches that are completed and name no file: they stay submitted, for a person to look at."""
     strangers: list[str] = field(default_factory=list)
     """Billed requests that are for no row of ours."""
+    live: Counter[str] = field(default_factory=Counter)
+    """Row to live calls that were billed for it, whatever they were made for."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """Row to how often it may be asked: once in each chunk that holds it, and once in a dry run."""
+    live_attempts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Row to the attempts for which a live answer is kept."""
 
 
 def harms(job: JobFolder, ids: Iterable[str], *, ended: bool = True) -> list[str]:
@@ -50,12 +60,18 @@ def harms(job: JobFolder, ids: Iterable[str], *, ended: bool = True) -> list[str
     assert job.provider is not None
     found: list[str] = []
     try:
-        bill = read_bill(job.provider.state, job.run_id, job.directory / "chunks")
+        bill = read_bill(job.provider.state, job.run_id, job.directory)
+        _take_live(job, bill)
     except (OSError, sqlite3.Error, ValueError) as error:
         return [f"{UNREADABLE}: the books: {error}"]
     for row, attempts in bill.billed.items():
         found += [f"{BILLED_TWICE}: {row}, attempt {one}" for one in set(attempts) if attempts.count(one) > 1]
         found += [f"{INVENTED}: {row} was billed and is no row"] * (row not in wanted)
+    for row, count in bill.live.items():
+        paid = count + len(set(bill.billed.get(row, ())))
+        found += [f"{BILLED_TWICE}: {row} was paid {paid} times and asked {bill.asked[row]} times"] * (
+            paid > bill.asked[row]
+        )
     found += [f"{INVENTED}: billed for nobody: {one}" for one in bill.strangers]
     found += _paid_again(job, bill)
     if not ended and not has_run(job):
@@ -74,7 +90,7 @@ def _paid_again(job: JobFolder, bill: Bill) -> list[str]:
     found = []
     for (row, attempt), answers in bill.by_attempt.items():
         valid = all(one == answers[0] for one in answers) and judge.is_valid(answers[0])
-        if valid and max(bill.billed[row]) > attempt:
+        if valid and max((*bill.billed.get(row, ()), *bill.live_attempts.get(row, ()))) > attempt:
             found.append(f"{BILLED_TWICE}: {row} had a valid answer in attempt {attempt} and was billed again")
     return found
 
@@ -108,7 +124,7 @@ def _results(job: JobFolder, wanted: list[str], bill: Bill, ended: bool) -> list
     for one in results:
         row, state = one["id"], one["state"]
         answers, paid = bill.answers.get(row, []), bill.billed.get(row, [])
-        if state == "completed":
+        if state in ANSWERED:
             if one["output"] not in answers:
                 known = any(one["output"] in others for others in bill.answers.values())
                 found.append(f"{MISJOINED if known else INVENTED}: the answer of {row} is not what the provider said")
@@ -119,9 +135,9 @@ def _results(job: JobFolder, wanted: list[str], bill: Bill, ended: bool) -> list
     return found
 
 
-def read_bill(state: Path, run: str, chunks: Path) -> Bill:
-    """What the provider billed and answered for one run."""
-    bill = Bill()
+def read_bill(state: Path, run: str, directory: Path) -> Bill:
+    """What the provider billed and answered for one run; `directory` holds our frozen copies of what was sent."""
+    bill, chunks = Bill(), directory / "chunks"
     with closing(sqlite3.connect(state / "emulator.sqlite", timeout=60)) as db:
         made = db.execute(
             "SELECT id, input_file_id, output_file_id, metadata, error_file_id, status FROM batch WHERE billed = 1"
@@ -155,19 +171,110 @@ def read_bill(state: Path, run: str, chunks: Path) -> Bill:
 def _take_answer(bill: Bill, line: bytes, attempts: dict[str, tuple[str, int]]) -> None:
     try:
         fact = orjson.loads(line)
-        text = next(
-            part["text"]
-            for item in fact["response"]["body"]["output"]
-            for part in item.get("content", ())
-            if part["type"] == "output_text"
-        )
-        answer = orjson.loads(text)
+        answer = orjson.loads(_text_of(fact["response"]["body"]))
     except (ValueError, KeyError, TypeError, StopIteration):
         return  # an odd line, or no usable answer: proves nothing for or against a row
     if fact["custom_id"] in attempts:
         row, attempt = attempts[fact["custom_id"]]
         bill.answers[row].append(answer)
         bill.by_attempt[row, attempt].append(answer)
+
+
+def _take_live(job: JobFolder, bill: Bill) -> None:
+    """Live calls in the books, how often each row may be asked, and the live answers that are kept.
+
+    The books have no answers to live calls: those in our files are the evidence that a row was answered.
+    """
+    assert job.provider is not None
+    rows: dict[str, str] = {}
+    requests: dict[str, tuple[str, int]] = {}
+    keys: dict[str, str] = {}
+    for path in sorted((job.directory / "chunks").glob("*.jsonl")):
+        mine = _rows_by_digest(path)
+        rows |= mine
+        bill.asked.update(set(mine.values()))
+        for line in _lines(path):
+            one = orjson.loads(line)
+            body = orjson.dumps(one["body"])
+            row = mine[hashlib.sha256(body).hexdigest()]
+            requests[one["custom_id"]] = (row, int(one["custom_id"][-2:]))
+            keys[digest(body).hex()] = row
+            in_background = orjson.dumps({**one["body"], "background": True, "store": True})
+            rows[hashlib.sha256(in_background).hexdigest()] = row
+    with closing(sqlite3.connect(job.provider.state / "emulator.sqlite", timeout=60)) as db:
+        for (one,) in db.execute("SELECT digest FROM live").fetchall():
+            if one in rows:
+                bill.live[rows[one]] += 1
+    if bill.live and has_run(job):
+        tried = job.sql("SELECT DISTINCT key FROM live_call WHERE chunk IS NULL")
+        bill.asked.update(keys[key] for (key,) in tried if key in keys)
+    for path in sorted((job.directory / "results").glob("*.jsonl")):
+        for line in _lines(path):
+            _take_live_answer(bill, line, requests)
+
+
+def _take_live_answer(bill: Bill, line: bytes, requests: dict[str, tuple[str, int]]) -> None:
+    try:
+        fact = orjson.loads(line)
+        row, attempt = requests[fact["custom_id"]]
+        body = fact["live"]["body"]
+        answer = orjson.loads(_text_of(body))
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return
+    bill.answers[row].append(answer)
+    bill.by_attempt[row, attempt].append(answer)
+    bill.live_attempts[row].append(attempt)
+
+
+def _text_of(body: Any) -> str:
+    return next(
+        str(part["text"])
+        for item in body["output"]
+        for part in item.get("content", ())
+        if part["type"] == "output_text"
+    )
+
+
+def lost_and_billed(job: JobFolder, chunk: int) -> bool:
+    """Whether the provider billed any request of a chunk whose live call got no answer."""
+    assert job.provider is not None
+    lost = {key for (key,) in job.sql("SELECT key FROM live_call WHERE chunk = ? AND state = 'lost'", chunk)}
+    digests = set()
+    for line in _lines(job.directory / "chunks" / f"{chunk:04d}.jsonl"):
+        one = orjson.loads(line)
+        if one["custom_id"] in lost:
+            for body in (one["body"], {**one["body"], "background": True, "store": True}):
+                digests.add(hashlib.sha256(orjson.dumps(body)).hexdigest())
+    with closing(sqlite3.connect(job.provider.state / "emulator.sqlite", timeout=60)) as db:
+        return any(one in digests for (one,) in db.execute("SELECT digest FROM live").fetchall())
+
+
+def misbooked(job: JobFolder, *, ended: bool = True) -> list[str]:
+    """What is booked against the provider's own meter, every lane and the dry runs; the provider is this job's alone.
+
+    Never more is booked than was billed, and never more is billed than the budget allows. Once all has ended the two are
+    the same to the last digit, but for requests nobody gave tokens for: they are announced, and bounded.
+    """
+    if not has_run(job):
+        return []
+    status = job.status()
+    cost, balance = status["cost"], status["balance"]
+    meter = job.books.usd + job.books.live_usd
+    found = []
+    limit = re.search(r'budget = "([\d.]+) USD"', (job.path / "job.toml").read_text())
+    if limit and meter > Decimal(limit[1]):
+        found.append(f"{MISBOOKED}: {meter} was billed, the budget is {limit[1]}")
+    if cost["usd"] is None:
+        return [*found, f"{MISBOOKED}: the price is known, what was spent is not"]
+    booked, most = Decimal(cost["usd"]), Decimal(cost["usd_at_most"] or "Infinity")
+    if booked > meter:
+        found.append(f"{MISBOOKED}: {booked} is booked, {meter} was billed")
+    if ended and not any(balance[state] for state in ("queued", "submitted")):
+        if cost["unmetered"] and meter > most:
+            found.append(f"{MISBOOKED}: {meter} was billed, at most {most} is announced")
+        if not cost["unmetered"] and booked != meter:
+            found.append(f"{MISBOOKED}: {meter} was billed, {booked} is booked")
+    return found
 
 
 def _rows_by_digest(path: Path) -> dict[str, str]:

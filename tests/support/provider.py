@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -133,27 +132,22 @@ class ProviderProcess(Provider):
         faults = directory / "settings.json"
         faults.write_text(json.dumps({"prices": TARIFF, **settings}))
         argv = ["-m", "batchctl", "emulator", "--port", "0", "--state", str(directory), "--faults", str(faults)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", *argv],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            bufsize=0,
-        )
-        assert self._process.stderr is not None
-        text = b""
-        while b"/v1" not in text:
-            assert select.select([self._process.stderr], [], [], PATIENCE_SECONDS)[0], "the emulator did not start"
-            block = self._process.stderr.read(4096)
-            assert block, text.decode()
-            text += block
-        super().__init__(text.decode().split("emulator at ")[1].split("/v1")[0], directory / "emulator")
+        words = directory / "stderr.txt"  # not a pipe: nobody reads while it runs, and a full one would stop it
+        with words.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", *argv],
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            )
+        until(lambda: b"/v1" in words.read_bytes() or self._process.poll() is not None, "the emulator did not start")
+        text = words.read_text()
+        assert "/v1" in text, text
+        super().__init__(text.split("emulator at ")[1].split("/v1")[0], directory / "emulator")
 
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(PATIENCE_SECONDS)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
 
 def until(what: Callable[[], Any], why: str = "it never came") -> Any:

@@ -1,0 +1,182 @@
+"""The paid calls of a dry run: each on record before it leaves, its answer on disk before it counts.
+
+`dry-run.jsonl` has one line an answer, under the digest of its request. What a killed dry run left is put straight by the
+next one: an answer that is on disk is booked, a call without one may have been paid, counts against the budget with the
+most it can cost, and is never made again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from batchctl.files import crash_point, open_private, storage_failed
+from batchctl.judging.wires import READERS
+from batchctl.ledger import live_calls, queries
+from batchctl.model.batches import LiveAnswer
+from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, Rejected, Throttled
+from batchctl.providers.guard import Guarded
+from batchctl.workflow import money
+from batchctl.workflow.sampling import Sampled
+from batchctl.workflow.workspace import Plan, Workspace
+
+NAME = "dry-run.jsonl"
+AT_ONCE = 8
+THROTTLED_TRIES = 5
+REFUSED, LOST = -1, 0
+"""Statuses of calls without an answer: certainly not acted upon, and nobody knows."""
+
+
+class SampleCalls:
+    """The calls of one run's dry runs."""
+
+    def __init__(self, workspace: Workspace, run: queries.Run, plan: Plan) -> None:
+        self.workspace = workspace
+        self.run = run
+        self.plan = plan
+        self.path = workspace.directory(run.id) / NAME
+        self.price = money.price_of(workspace, run, run.settings, "live")
+
+    def recover(self) -> set[str]:
+        """Close what a killed dry run left open. The keys of all calls whose answer is lost: not to be asked again."""
+        self._cut_half_line()
+        db = self.workspace.ledger.db
+        left = queries.open_samples(db, self.run.id)
+        if left:
+            answers = {one["key"]: one for one in self._lines() if left.get(one["key"]) == 1}  # else: of which call?
+            with self.workspace.ledger.transaction() as transaction:
+                for key in sorted(left):
+                    self._close(transaction, answers.get(key, {"key": key, "status": LOST}))
+        return queries.lost_samples(db, self.run.id)
+
+    def stored(self, max_age: float) -> dict[str, Any]:
+        """Answers of earlier dry runs of this run that are young enough, by key."""
+        oldest = time.time() - max_age
+        return {one["key"]: one for one in self._lines() if one["at"] >= oldest and one["status"] == 200}
+
+    def ask(self, provider: Guarded, fresh: list[Sampled]) -> dict[str, Any]:
+        """One live call for each; answers are on disk before they are counted."""
+        answers: dict[str, Any] = {}
+        if not fresh:
+            return answers
+        most = self._most(fresh)
+        pool = ThreadPoolExecutor(AT_ONCE)
+        under_way: deque[tuple[Sampled, Future[dict[str, Any]]]] = deque()
+        failure: BatchctlError | None = None
+        try:
+            with open_private(self.path, append=True) as out:
+                for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
+                    if one is not None and failure is None:
+                        self.workspace.still_ours()
+                        with self.workspace.ledger.transaction() as db:  # on record before it leaves
+                            live_calls.open_calls(db, self.run.id, self.run.settings, "dry-run", [(one.key, bound)])
+                        under_way.append((one, pool.submit(self._call, provider, one)))
+                        crash_point("S1")
+                    if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
+                        continue
+                    asked, future = under_way.popleft()
+                    try:
+                        answer = future.result()
+                    except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
+                        failure = failure or error
+                        answer = {"key": asked.key, "status": REFUSED}
+                    else:
+                        self._keep(out, answer)
+                        crash_point("S2")
+                        answers[asked.key] = answer
+                    with self.workspace.ledger.transaction() as db:
+                        self._close(db, answer)
+                    self.workspace.options.progress("dry-run", len(answers), len(fresh))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for slow answers
+        if failure is not None:
+            raise failure
+        return answers
+
+    def _most(self, fresh: list[Sampled]) -> list[int | None]:
+        """What each call can cost at most. Raises `BudgetReached` when together they could break the budget."""
+        price, cap = self.price, money.output_cap(self.plan)
+        most = [None if price is None or cap is None else price.rates.at_most(len(one.body), cap) for one in fresh]
+        money.require_calls(self.workspace, self.run, most, priced=price is not None)
+        return most
+
+    def _call(self, provider: Guarded, one: Sampled) -> dict[str, Any]:
+        """One call and what came back. Raises only what was certainly not acted upon."""
+        try:
+            answer = self._answered(provider, one.body)
+        except (NotAllowed, NotFound, Throttled, Rejected):
+            raise
+        except BatchctlError as error:  # unknown outcome: it may be paid, so it is not asked again
+            return {"key": one.key, "at": int(time.time()), "status": LOST, "body": {"error": {"message": error.what}}}
+        return {
+            "key": one.key,
+            "at": int(time.time()),
+            "status": answer.status,
+            "body": answer.body,
+            "seconds": round(answer.seconds, 3),
+        }
+
+    def _answered(self, provider: Guarded, body: bytes) -> LiveAnswer:
+        """One live call; a certain refusal for lack of room is waited out, nothing else is repeated."""
+        for turn in range(THROTTLED_TRIES):
+            try:
+                return provider.call(body, self.plan.endpoint)
+            except Throttled as error:
+                if error.billing or turn == THROTTLED_TRIES - 1:
+                    raise
+                wait = error.wait_seconds if error.wait_seconds is not None else 2.0**turn
+                self.workspace.options.sleep(min(30.0, wait) * provider.waits)
+        raise AssertionError("unreachable")
+
+    def _keep(self, out: Any, answer: dict[str, Any]) -> None:
+        try:
+            out.write(orjson.dumps(answer) + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+        except OSError as error:
+            raise storage_failed(error, self.path) from error
+
+    def _close(self, db: Any, answer: dict[str, Any]) -> None:
+        """Book one call from its answer. An error is not billed; a lost answer may be, and nobody knows how much."""
+        state, usage, cost = "refused", None, None
+        if answer["status"] == 200:
+            plan = self.plan
+            state, usage = (
+                "answered",
+                READERS[plan.wire].body(answer["body"], plan.endpoint, plan.job.output.mode).usage,
+            )
+            cost = None if self.price is None or usage is None else self.price.rates.cost(usage)
+            state = "lost" if usage is None else state
+        elif answer["status"] == LOST:
+            state = "lost"
+        facts = None if usage is None else usage.as_dict()
+        live_calls.close_call(db, self.run.id, answer["key"], state, cost=cost, usage=facts)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """Every answer on disk, oldest first; what a power cut left of a line is passed over."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    answer = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    continue
+                yield answer
+
+    def _cut_half_line(self) -> None:
+        """The line that was being written when a dry run was killed: another behind it could not be read."""
+        if not self.path.is_file():
+            return
+        whole = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                whole += len(line) if line.endswith(b"\n") else 0
+        if whole != self.path.stat().st_size:
+            os.truncate(self.path, whole)
