@@ -50,7 +50,7 @@ th,td{text-align:left;padding:.3rem 1rem .3rem 0;border-bottom:1px solid var(--l
 th:last-child,td:last-child{padding-right:.2rem}th{font-weight:600;white-space:nowrap}tbody th{font-weight:500}
 td.n,th.n{text-align:right;white-space:nowrap}td.k{white-space:nowrap}.n+td:not(.n),.n+th:not(.n){padding-left:.8rem}
 td.t{white-space:pre-wrap;overflow-wrap:anywhere;min-width:14rem}tr.all>*{font-weight:650}
-svg{display:block;width:100%;margin:.4rem 0;overflow:visible}svg.key{display:inline-block;width:.7rem;margin:0 .5rem 0 0}
+svg{display:block;width:100%;margin:.4rem 0;overflow:visible}svg.key{display:inline-block;width:11px;margin:0 .5rem 0 0}
 svg text{fill:var(--ink);font:15px system-ui,sans-serif}svg text.say{fill:var(--soft);text-anchor:end}
 .good{fill:var(--good)}.warn{fill:var(--warn)}.bad{fill:var(--bad)}.worse{fill:var(--worse)}.plain{fill:var(--plain)}
 .rest{fill:var(--line)}rect.soft{fill:var(--soft)}.ink{fill:var(--ink)}
