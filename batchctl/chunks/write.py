@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from batchctl.chunks.names import lines_name, rows_name
+from batchctl.chunks.names import copies_name, lines_name, rows_name
 from batchctl.chunks.segments import ROWS, SegmentWriter, batches
 from batchctl.chunks.splice import Splice
 from batchctl.files import BLOCK_BYTES, blocks_of, crash_point, lines, open_private, storage_failed, sync_file
@@ -22,6 +22,7 @@ from batchctl.model.errors import UsageError
 from batchctl.model.ids import CUSTOM_ID_LENGTH, chunk_mark
 
 FLUSH_LINES = 500
+LEFT_AT_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,16 @@ class Packer:
             self._close()
         elif self._file is not None:
             self._file.close()
+
+
+def clear_chunks(directory: Path, first: int) -> None:
+    """Remove chunk files from number `first` on, which a crash has left: no ledger row names them."""
+    for number in range(first, first + LEFT_AT_MOST):
+        names = [lines_name(number), rows_name(number), copies_name(number)]
+        if not any((directory / name).exists() for name in names):
+            return
+        for name in names:
+            (directory / name).unlink(missing_ok=True)
 
 
 def stored(directory: Path, chunk: Packed, head_length: int) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:

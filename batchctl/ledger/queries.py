@@ -63,6 +63,7 @@ class Chunk:
     attempt: int
     state: ChunkState
     lane: str
+    canary: bool
     settings: str
     mark: str
     sha256: str
@@ -142,6 +143,7 @@ def _run(row: sqlite3.Row) -> Run:
 def _chunk(row: sqlite3.Row) -> Chunk:
     facts = dict(row)
     facts["state"] = ChunkState(facts["state"])
+    facts["canary"] = bool(facts["canary"])
     facts["results"] = json.loads(facts.pop("results_sha256") or "{}")
     facts["usage"] = json.loads(facts["usage"] or "{}")
     return Chunk(**facts)
@@ -190,7 +192,9 @@ def settings(db: sqlite3.Connection, run_id: str) -> dict[str, SettingsRow]:
 
 
 def chunks(db: sqlite3.Connection, run_id: str) -> list[Chunk]:
-    return [_chunk(row) for row in db.execute("SELECT * FROM chunk WHERE run = ? ORDER BY number", (run_id,))]
+    """The chunks of a run by number, without those that others have replaced."""
+    query = "SELECT * FROM chunk WHERE run = ? AND state != 'withdrawn' ORDER BY number"
+    return [_chunk(row) for row in db.execute(query, (run_id,))]
 
 
 def live_intents(db: sqlite3.Connection, run_id: str) -> dict[int, Intent]:
@@ -260,6 +264,16 @@ def was_sent(db: sqlite3.Connection, run_id: str) -> bool:
     """Whether any create of this run ever left, or may have left, this machine."""
     row = db.execute(
         "SELECT COUNT(*) FROM intent WHERE run = ? AND state IN ('open', 'accepted', 'failed', 'abandoned')", (run_id,)
+    )
+    return bool(row.fetchone()[0])
+
+
+def was_submitted(db: sqlite3.Connection, run_id: str) -> bool:
+    """Whether more of this run than a canary ever left, or may have left, this machine."""
+    row = db.execute(
+        "SELECT COUNT(*) FROM intent JOIN chunk ON chunk.run = intent.run AND chunk.number = intent.chunk"
+        " WHERE intent.run = ? AND intent.state IN ('open', 'accepted', 'failed', 'abandoned') AND chunk.canary = 0",
+        (run_id,),
     )
     return bool(row.fetchone()[0])
 

@@ -51,6 +51,7 @@ CREATE TABLE chunk (
   attempt         INTEGER NOT NULL,
   state           TEXT NOT NULL,
   lane            TEXT NOT NULL DEFAULT 'batch',  -- batch, live, background: how it was sent
+  canary          INTEGER NOT NULL DEFAULT 0,     -- a first small batch, which shows whether the batch API takes the rest
   settings        TEXT NOT NULL,
   mark            TEXT NOT NULL,           -- the first eight characters of its custom_ids
   sha256          TEXT NOT NULL,           -- of chunks/NNNN.jsonl

@@ -412,10 +412,16 @@ def rename_tally(db: sqlite3.Connection, run: str, chunk: int, was: RowState, be
     return 0
 
 
+def withdraw_waiting(db: sqlite3.Connection, run: str, *, because: str) -> None:
+    """Every chunk of a run that waits is never sent."""
+    waiting = db.execute("SELECT number FROM chunk WHERE run = ? AND state IN ('planned', 'uploaded')", (run,))
+    for (number,) in waiting.fetchall():
+        move(db, run, number, ChunkState.WITHDRAWN, because=because)
+
+
 def withdraw(db: sqlite3.Connection, run: str, *, because: str) -> None:
     """A run of which nothing was ever sent makes way for a newer one."""
-    for (number,) in db.execute("SELECT number FROM chunk WHERE run = ?", (run,)).fetchall():
-        move(db, run, number, ChunkState.WITHDRAWN, because=because)
+    withdraw_waiting(db, run, because=because)
     db.execute("UPDATE run SET withdrawn = 1 WHERE id = ?", (run,))
     record_event(db, run, "withdrawn", because)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import orjson
 
-from batchctl.chunks.names import copies_name, lines_name, rows_name
+from batchctl.chunks.names import copies_name
 from batchctl.chunks.segments import COPIES, SegmentWriter
-from batchctl.chunks.write import Packed, Packer
+from batchctl.chunks.write import Packed, Packer, clear_chunks
 from batchctl.ledger.transitions import NewChunk
 from batchctl.model.errors import UsageError
 from batchctl.model.ids import record_key
@@ -28,12 +28,7 @@ class Group:
         self.splice, _ = line_splice(plan, None)
         limits = chunk_limits(plan)
         self.encode = row_encoder(self.splice, limits.line_bytes)
-        for number in range(first_number, first_number + 1_000):  # left by a crash: no ledger row names them
-            names = [lines_name(number), rows_name(number), copies_name(number)]
-            if not any((directory / name).exists() for name in names):
-                break
-            for name in names:
-                (directory / name).unlink(missing_ok=True)
+        clear_chunks(directory, first_number)
         self.packer = Packer(
             directory,
             run=run_id,

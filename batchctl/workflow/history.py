@@ -21,6 +21,7 @@ from batchctl.model.rows import RowState
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.workspace import Workspace
 
+WAITING = (ChunkState.PLANNED, ChunkState.UPLOADED)
 DONE = (RowState.COMPLETED, RowState.PUBLISHED)
 PAID = (*DONE, RowState.HELD)  # held: a live call may have been billed, and only a person says that it was not
 SETTLED = (*PAID, RowState.REVIEW_REQUIRED, RowState.INVALID_OUTPUT)
@@ -48,7 +49,10 @@ class History:
         """What the earlier runs have of these rows."""
         key = elsewhere = here = pa.array([False] * len(ids))
         for run in self.runs:
+            goes_on = queries.was_submitted(self.workspace.ledger.db, run.id)
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
+                if chunk.state in WAITING and not goes_on:
+                    continue  # what waits behind a canary makes way for the newer run
                 for seen_ids, seen_keys, done in self._rows(run, chunk):
                     key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))
                     hit = are_in(ids, seen_ids.filter(done), run)

@@ -11,6 +11,7 @@ cap allows (without a cap: as long as the longest of the sample). What came back
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,11 +223,13 @@ def price_lane(lane: str) -> Lane:
     return "batch" if lane == BATCH else "live"
 
 
-def announced(workspace: Workspace, requests: int, lane: Lane = "batch") -> str:
+def announced(workspace: Workspace, requests: int, lane: Lane = "batch", chunks: Sequence[Chunk] | None = None) -> str:
     """What so many requests that wait now would cost: an upper bound with its assumptions, and the forecast beside it."""
     run = workspace.run
     db = workspace.ledger.db
-    waiting = [one for one in queries.chunks(db, run.id) if one.state in (ChunkState.PLANNED, ChunkState.UPLOADED)]
+    if chunks is None:
+        chunks = queries.chunks(db, run.id)
+    waiting = [one for one in chunks if one.state in (ChunkState.PLANNED, ChunkState.UPLOADED)]
     price = price_of(workspace, run, run.settings, lane)
     if price is None:
         return "The price is not known to batchctl."

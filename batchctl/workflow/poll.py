@@ -108,7 +108,7 @@ def unfinished(workspace: Workspace, run: queries.Run) -> list[Chunk]:
 
 def sends_by_itself(workspace: Workspace, run: queries.Run) -> bool:
     """Waiting chunks go out with a look once the run was submitted, and until a person cancels it."""
-    return queries.was_sent(workspace.ledger.db, run.id) and not queries.run(workspace.ledger.db, run.id).stopped
+    return queries.was_submitted(workspace.ledger.db, run.id) and not queries.run(workspace.ledger.db, run.id).stopped
 
 
 def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: Pass, *, live_too: bool = True) -> None:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from batchctl.chunks.names import copies_name, lines_name, rows_name
 from batchctl.files import crash_point, make_directory, sync_directory, sync_file
 from batchctl.ledger import queries, transitions
+from batchctl.ledger.canary import withdrawn_chunks
 from batchctl.ledger.transitions import NewRun
 from batchctl.model.errors import Exit, UsageError
 from batchctl.tables.source import SourceSpec, open_source, spool_of
@@ -67,6 +69,7 @@ def prepared(
     if newest is not None and newest.source_stamp == source.stamp():
         return _report(workspace, newest, plan, again=True)
     unsent = [run for run in earlier if not queries.was_sent(ledger.db, run.id)]
+    halted = [one for one in earlier if one not in unsent and not queries.was_submitted(ledger.db, one.id)]
     number = queries.last_number(ledger.db, job.name) + 1
     run_id = f"{job.name}-{number:04d}"
     part = workspace.state / f"{run_id}.part"
@@ -116,10 +119,14 @@ def prepared(
     with ledger.transaction() as db:
         for old in unsent:
             transitions.withdraw(db, old.id, because=f"replaced by {run_id} before anything was sent")
+        for old in halted:
+            transitions.withdraw_waiting(db, old.id, because=f"replaced by {run_id} before more than a canary was sent")
         transitions.add_run(db, run, settings_row(plan, "."), outcome.chunks)
     crash_point("K3")
     for old in unsent:
         shutil.rmtree(workspace.state / old.id, ignore_errors=True)
+    for old in halted:
+        tidy(workspace, old)
     return _report(workspace, queries.run(ledger.db, run_id), plan, notes=work.notes, columns=outcome)
 
 
@@ -227,6 +234,14 @@ def _report(
         facts,
         simulated=plan.job.model.provider == "emulator",
     )
+
+
+def tidy(workspace: Workspace, run: queries.Run) -> None:
+    """Delete the files of chunks that will never be sent: they hold the texts of rows that others hold too."""
+    directory = workspace.directory(run.id) / "chunks"
+    for number in withdrawn_chunks(workspace.ledger.db, run.id):
+        for name in (lines_name(number), rows_name(number), copies_name(number)):
+            (directory / name).unlink(missing_ok=True)
 
 
 def gate_passed(workspace: Workspace, plan: Plan) -> bool:

@@ -24,7 +24,7 @@ from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import UsageError
 from batchctl.model.rows import RowState
 from batchctl.prices import as_usd, picos, usd_text
-from batchctl.report_html import page
+from batchctl.report_html import VERDICTS, page
 from batchctl.workflow.money import BATCH, books, cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import broken_shares, share_facts
@@ -56,7 +56,7 @@ def report(options: Options, *, html: str | None = None, with_text: bool = False
         if target is not None:
             whole = {"run": run.id, "simulated": simulated, "balance": balance, "cost": spent, **facts}
             with replacing(target) as out:
-                out.write(page(whole, _money_word).encode())
+                out.write(page(whole, _money_word, span).encode())
             lines.append(f"Wrote {target}")
         following = f"batchctl status {run.id}"
         return Report(
@@ -260,12 +260,11 @@ def _lines(run: queries.Run, balance: dict[str, int], spent: dict[str, Any], fac
         lines.append(f"  published    {one['to']}   {went}, {one['at']}")
     expected = facts["forecast"]
     if expected is not None:
-        words = {True: "inside the interval", False: "outside the interval", None: "not known yet"}
         fact = "" if expected["usd_fact"] is None else f", it was {_money_word(expected['usd_fact'])}:"
         ends = ""
         if expected["usd_low"] is not None:
             ends = f" ({_money_word(expected['usd_low'])} to {_money_word(expected['usd_high'])})"
-        lines.append(f"  forecast {_money_word(expected['usd'])}{ends}{fact} {words[expected['inside']]}")
+        lines.append(f"  forecast {_money_word(expected['usd'])}{ends}{fact} {VERDICTS[expected['inside']]}")
     return lines
 
 

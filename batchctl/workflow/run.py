@@ -10,7 +10,7 @@ from dataclasses import replace
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BatchctlError, Exit, OutcomeUnknown, ProviderError, UsageError
-from batchctl.workflow import deadline, dry_run, lanes, live, money, notify, reconcile
+from batchctl.workflow import canary, deadline, dry_run, lanes, live, money, notify, reconcile
 from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, prepared
 from batchctl.workflow.publish import Ways, after_run
@@ -34,6 +34,9 @@ def run(
         workspace.lock()
         workspace.create_ledger()
         lines: list[str] = []
+        early = canary.look_after(workspace, workspace.run, "run") if workspace.has_run else None
+        if early is not None:
+            return early
         if _needs_preparing(workspace):
             first = prepared(workspace, resend_changed=resend_changed, keep_done=keep_done)
             lines += first.lines
@@ -75,7 +78,7 @@ def _needs_preparing(workspace: Workspace) -> bool:
         return True
     current = workspace.run
     chunks = queries.chunks(workspace.ledger.db, current.id)
-    unsent = not queries.was_sent(workspace.ledger.db, current.id)
+    unsent = not queries.was_submitted(workspace.ledger.db, current.id)
     done = all(one.state in FINISHED for one in chunks) and not deadline.owes_tail(workspace, current)
     return unsent or done
 
@@ -83,7 +86,11 @@ def _needs_preparing(workspace: Workspace) -> bool:
 def _report_edits(workspace: Workspace) -> None:
     """A job edited while its run is in flight: the run goes on as it was prepared, and says so."""
     now, then = workspace.current_plan(), workspace.frozen_plan()
-    if now is not None and now.settings != then.settings and queries.was_sent(workspace.ledger.db, workspace.run.id):
+    if (
+        now is not None
+        and now.settings != then.settings
+        and queries.was_submitted(workspace.ledger.db, workspace.run.id)
+    ):
         workspace.options.note(
             f"{workspace.run.id} goes on with the prompt, schema, model and params it was prepared with; "
             f"{workspace.job_path} has others now"
@@ -94,14 +101,17 @@ def _gate(workspace: Workspace, current: queries.Run, lines: list[str]) -> Repor
     """Consent and dry run, before the first create of a run. A report when the gate stays shut, else None."""
     db = workspace.ledger.db
     waiting = [one for one in queries.chunks(db, current.id) if one.state in SENDABLE]
-    if current.stopped or not waiting or queries.was_sent(db, current.id):
+    if current.stopped or not waiting or queries.was_submitted(db, current.id):
         return None
     consent(workspace, sum(one.requests for one in waiting), len(waiting))
     plan = workspace.frozen_plan()
     if not workspace.policy.sample.rows or not plan.codec().traits.live or gate_passed(workspace, plan):
+        canary.require_passed(workspace, current)
         return None
     tried = dry_run.tried(workspace, current)
     lines += tried.lines
+    if tried.exit is Exit.OK:
+        canary.require_passed(workspace, current)
     return None if tried.exit is Exit.OK else replace(tried, command="run", lines=tuple(lines))
 
 

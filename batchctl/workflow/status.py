@@ -70,7 +70,7 @@ def status(options: Options) -> Report:
             workspace_run=run.id,
             balance=balance,
             chunks=chunks,
-            sent=queries.was_sent(db, run.id),
+            sent=queries.was_submitted(db, run.id),
             results=str(workspace.directory(run.id) / "results.jsonl"),
         )
         if broken and code in (Exit.OK, Exit.ATTENTION):

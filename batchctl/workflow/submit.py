@@ -6,8 +6,9 @@ refusal gives the chunk back; anything else leaves the intent open, and `reconci
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from batchctl.chunks.names import lines_name
 from batchctl.files import crash_point, sha256_of
@@ -51,11 +52,14 @@ class Sent:
 
 def submit(options: Options, *, plan_only: bool = False, max_batches: int | None = None) -> Report:
     """Create a batch for each waiting chunk there is room for. `plan_only` prints what would be sent and sends nothing."""
-    from batchctl.workflow import lanes
+    from batchctl.workflow import canary, lanes
 
     with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
+        early = None if plan_only else canary.look_after(workspace, run, "submit")
+        if early is not None:
+            return early
         chunks = queries.chunks(workspace.ledger.db, run.id)
         waiting = [one for one in chunks if one.state in SENDABLE]
         unsure = [one for one in chunks if one.state is ChunkState.INTENT or live.begun(one)]
@@ -65,6 +69,7 @@ def submit(options: Options, *, plan_only: bool = False, max_batches: int | None
         lanes.settle(workspace, run)
         if waiting or unsure:
             require_gate(workspace, waiting)
+            canary.require_passed(workspace, run)
             consent(workspace, sum(one.requests for one in waiting), len(waiting))
         sent = Sent()
         if run.stopped:
@@ -107,8 +112,11 @@ def require_gate(workspace: Workspace, waiting: list[Chunk]) -> None:
             )
 
 
-def consent(workspace: Workspace, requests: int, batches: int) -> None:
-    """A person's word before money is spent: `--yes`, or an answer at a terminal. The emulator bills nothing."""
+def consent(workspace: Workspace, requests: int, batches: int, *, of: Sequence[Chunk] | None = None) -> None:
+    """A person's word before money is spent: `--yes`, or an answer at a terminal. The emulator bills nothing.
+
+    `of` are the chunks it is about, when not all that wait.
+    """
     if not requests:
         return
     plan = workspace.frozen_plan()
@@ -119,7 +127,7 @@ def consent(workspace: Workspace, requests: int, batches: int) -> None:
     how = f"in {plural(batches, 'batch', 'batches')}" if lane == money.BATCH else f"in the {lane} lane"
     question = (
         f"Send {plural(requests, 'request')} {how} to {model.provider} "
-        f"({model.name})? {money.announced(workspace, requests, money.price_lane(lane))}"
+        f"({model.name})? {money.announced(workspace, requests, money.price_lane(lane), of)}"
     )
     if workspace.options.ask is not None and workspace.options.ask(question):
         return
@@ -138,11 +146,14 @@ def send_waiting(
     *,
     max_batches: int | None = None,
     least_attempt: int = 1,
+    only: int | None = None,
 ) -> Sent:
-    """Send planned chunks in order while the window has room."""
+    """Send planned chunks (or one of them) in order while the window has room."""
     db = workspace.ledger.db
     sent = Sent()
     waiting = [one for one in queries.chunks(db, run.id) if one.state in SENDABLE and one.attempt >= least_attempt]
+    if only is not None:
+        waiting = [one for one in waiting if one.number == only]
     if workspace.lane(run) == money.BACKGROUND:
         return _sent_in_background(workspace, provider, run, waiting)
     if workspace.lane(run) == money.LIVE:
@@ -241,15 +252,7 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
     ledger = workspace.ledger
     plan = workspace.frozen_plan(chunk.settings)
     provider = workspace.provider(plan)  # of this chunk's model: a vendor may want it in the create
-    path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
-    if not path.is_file() or sha256_of(path) != chunk.sha256:
-        raise StorageFailed(
-            "a request file is not what was prepared",
-            where=str(path),
-            effect="it was not sent",
-            hint="restore it from a backup, or prepare the rows again",
-            code="damaged",
-        )
+    path = request_file(workspace, run, chunk)
     bound = money.require_room(workspace, run, chunk)
     number = queries.sends(ledger.db, run.id, chunk.number) + 1
     tag = intent_id(ledger.workspace, run.id, chunk.number, chunk.attempt, number, chunk.sha256)
@@ -297,6 +300,20 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
     if command is not None:
         workspace.options.note(f"chunk {chunk.number} is for you to run: {command(batch_id, plan.job.model.name)}")
     return True
+
+
+def request_file(workspace: Workspace, run: queries.Run, chunk: Chunk) -> Path:
+    """The file with the requests of a chunk, which must be the bytes that were prepared."""
+    path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
+    if not path.is_file() or sha256_of(path) != chunk.sha256:
+        raise StorageFailed(
+            "a request file is not what was prepared",
+            where=str(path),
+            effect="it was not sent",
+            hint="restore it from a backup, or prepare the rows again",
+            code="damaged",
+        )
+    return path
 
 
 def chunk_lines(workspace: Workspace, run: queries.Run) -> Iterator[str]:

@@ -111,7 +111,7 @@ def test_the_page_stands_alone_stays_small_and_has_row_text_only_when_asked(job:
     chunk = facts["chunks"][0]
     facts["chunks"] = [{**chunk, "chunk": number} for number in range(2_000)]
     facts["turnaround"]["batches"] = [{"chunk": number, "requests": 50, "seconds": 9} for number in range(2_000)]
-    text = page(facts, str)
+    text = page(facts, str, str)
     assert len(text.encode()) < 200_000
     Page(text)
 

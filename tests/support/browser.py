@@ -77,7 +77,7 @@ class _Tab:
             self._seen.asked.append(params["request"]["url"])
 
 
-async def _look(page: Path, profile: Path, width: int, dark: bool) -> Seen:
+async def _look(page: Path, profile: Path, width: int, dark: bool, paper: bool) -> Seen:
     assert CHROMIUM is not None
     process = subprocess.Popen(
         [CHROMIUM, *_ARGUMENTS, f"--user-data-dir={profile}", "about:blank"],
@@ -99,20 +99,20 @@ async def _look(page: Path, profile: Path, width: int, dark: bool) -> Seen:
             async with http.get(f"http://127.0.0.1:{port}/json/list") as answer:
                 tabs = [one for one in await answer.json() if one["type"] == "page"]
             async with http.ws_connect(tabs[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                return await _examined(_Tab(socket, seen := Seen()), seen, page, width, dark)
+                return await _examined(_Tab(socket, seen := Seen()), seen, page, width, dark, paper)
     finally:
         process.kill()
         process.communicate()
 
 
-async def _examined(tab: _Tab, seen: Seen, page: Path, width: int, dark: bool) -> Seen:
+async def _examined(tab: _Tab, seen: Seen, page: Path, width: int, dark: bool, paper: bool) -> Seen:
     for domain in ("Page", "Runtime", "Log", "Network"):
         await tab.ask(f"{domain}.enable")
     await tab.ask(
         "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
     )
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    await tab.ask("Emulation.setEmulatedMedia", features=[scheme])
+    await tab.ask("Emulation.setEmulatedMedia", features=[scheme], media="print" if paper else "")
     await tab.ask("Page.navigate", url=page.as_uri())
     await tab.until_loaded()
     wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
@@ -127,6 +127,6 @@ async def _examined(tab: _Tab, seen: Seen, page: Path, width: int, dark: bool) -
     return seen
 
 
-def look(page: Path, profile: Path, *, width: int, dark: bool = False) -> Seen:
-    """The page at `width` CSS pixels. `profile` is an empty folder for the browser."""
-    return asyncio.run(_look(page, profile, width, dark))
+def look(page: Path, profile: Path, *, width: int, dark: bool = False, paper: bool = False) -> Seen:
+    """The page at `width` CSS pixels, or as it is printed. `profile` is an empty folder for the browser."""
+    return asyncio.run(_look(page, profile, width, dark, paper))

@@ -192,7 +192,7 @@ class JobFolder:
     def chunk_rows(self) -> dict[str, tuple[str, int]]:
         """custom_id to source id and attempt, over every chunk the ledger names."""
         found = {}
-        for number, attempt in self.sql("SELECT number, attempt FROM chunk"):
+        for number, attempt in self.sql("SELECT number, attempt FROM chunk WHERE state != 'withdrawn'"):
             table = pq.read_table(self.directory / "chunks" / f"{number:04d}.rows.parquet", columns=["id", "custom_id"])
             for one in table.to_pylist():
                 found[one["custom_id"]] = (one["id"], attempt)

@@ -97,13 +97,31 @@ def dry_run(
     rows: Annotated[
         int | None, typer.Option("--rows", min=1, metavar="N", help="How many rows, instead of [sample] rows.")
     ] = None,
+    canary: Annotated[
+        int | None,
+        typer.Option(
+            "--canary",
+            envvar="BATCHCTL_CANARY",
+            min=1,
+            metavar="N",
+            help="Then send the first N rows as a batch of their own; the rest waits for it.",
+        ),
+    ] = None,
+    wait: Wait = False,
+    max_wait: MaxWait = None,
 ) -> Report:
     """Try a small sample live, at live price, before anything large is sent.
 
     \b
       batchctl dry-run job.toml
-      batchctl dry-run triage-0001 --rows 50
+      batchctl dry-run triage-0001 --canary 20 --wait
+
+    A canary's rows are rows of the run: they are paid once. --wait is for its batch.
     """
+    if canary is not None:
+        from batchctl.workflow.canary import canary as with_canary
+
+        return with_canary(common.options(target, wait=wait, max_wait=max_wait), canary, sample=rows)
     from batchctl.workflow import dry_run as workflow
 
     return workflow.dry_run(common.options(target), rows=rows)
