@@ -23,7 +23,7 @@ from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name
 from batchctl.files import crash_point
 from batchctl.judging.decide import settled
-from batchctl.judging.rules import Expression, Names, Program, Rules, new_context
+from batchctl.judging.rules import Context, Expression, Names, Program, Rules
 from batchctl.judging.strict_json import NotJson, one_line, parse
 from batchctl.judging.text import printable
 from batchctl.ledger import decisions as moves
@@ -253,11 +253,11 @@ def _where(text: str | None) -> Any:
     if text is None:
         return None
     program = Program(Expression(text, "--where", "--where"), Names())
-    context = new_context()
+    context = Context()
 
     def holds(row: JudgedRow) -> bool:
-        context.add_variable("output", None if row.judged is None else orjson.loads(row.judged))
-        context.add_variable("row", orjson.loads(row.row))
+        context.put("output", None if row.judged is None else orjson.loads(row.judged))
+        context.put("row", orjson.loads(row.row))
         return program.holds(context) is True
 
     return holds
