@@ -287,12 +287,14 @@ class Rules:
                 hold = False  # which one cannot be evaluated, and why, is found below
             if hold and all(where is None for _, _, where in self._checks):
                 return []
+        context = self._context
+        assert context is not None
         found = []
         for one, check, where in self._checks:
-            asked = why or (True if where is None else where.holds(self._context))
+            asked = why or (True if where is None else where.holds(context))
             if asked is False:
                 continue
-            holds = check.holds(self._context) if asked is True else asked
+            holds = check.holds(context) if asked is True else asked
             if holds is not True:
                 found.append((one.on_fail, one.name + ("" if holds is False else f": cannot be evaluated: {holds}")))
         return found
