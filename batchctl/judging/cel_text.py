@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MACROS = ("all", "exists", "exists_one", "map", "filter")
+MACROS = ("all", "exists", "exists_one", "existsOne", "map", "filter")
 _TOKEN = re.compile(
     r"(?P<blank>\s+|//[^\n]*)"
     r"|(?P<string>(?:[rR][bB]?|[bB][rR]?)?(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\""

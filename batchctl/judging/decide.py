@@ -30,6 +30,8 @@ _STATES = {
     Reason.EXPIRED: RowState.PROVIDER_ERROR,
     Reason.MISSING: RowState.PROVIDER_ERROR,
 }
+_ACCEPTABLE = frozenset(("", Reason.RULE, Reason.SAMPLE, Reason.CONFLICT))
+"""Reasons of rows that had an answer, or several, when somebody accepted it."""
 _FENCED = "read without its ``` fence"
 
 
@@ -149,15 +151,17 @@ class Settled:
 
 def settled(state: str, reason: str, detail: str, output: bytes | None, decision: Decision) -> Settled:
     """The only place that says what a decision makes of a row. Accepting needs an answer; without one nothing changes."""
+    which = "" if decision.answer is None else f"answer {decision.answer} "
     said = f"by {decision.by}, {decision.at}" + (f": {printable(decision.note)}" if decision.note else "")
     if decision.action is Action.EDIT:
         return Settled(RowState.COMPLETED, "", f"edited {said}", decision.output)
     if decision.action is Action.REJECT:
         kept = Reason.RULE if reason in ("", Reason.SAMPLE) else reason
         return Settled(RowState.INVALID_OUTPUT, kept, f"rejected {said}", output)
-    if output is None:
+    answer = output if decision.output is None else decision.output
+    if answer is None and not (decision.purged and reason in _ACCEPTABLE):
         return Settled(state, reason, detail, output)
-    return Settled(RowState.COMPLETED, "", f"accepted {said}", output)
+    return Settled(RowState.COMPLETED, "", f"accepted {which}{said}", answer)
 
 
 def _written(value: Any) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from batchctl.judging.cel_bounds import MOST_GROWTH, STEP, Spent, Steps, growth, with_steps
 from batchctl.judging.cel_text import own_functions, reads, with_own_size
 from batchctl.judging.text import printable
 from batchctl.model.errors import UsageError
@@ -134,10 +135,12 @@ class Program:
         _silence()
         self.expression = expression
         try:
-            self._run = cel.compile(with_own_size(expression.text)).execute
             used = cel.compile(expression.text).references()
         except ValueError as error:
             raise _not_cel(expression, str(error)) from None
+        if growth(expression.text) > MOST_GROWTH:
+            raise _grows(expression)
+        self._run = _compiled(expression.text)
         found = reads(expression.text, variables)
         functions = {*_NATIVE, *(name.rpartition(".")[2] for name in stdlib.STDLIB_FUNCTIONS)}
         spaces = {name.partition(".")[0] for name in stdlib.STDLIB_FUNCTIONS if "." in name}
@@ -155,7 +158,7 @@ class Program:
                 if known is not None and field not in known:
                     raise _unknown(expression, field, f"a field of `{variable}`", known, column)
 
-    def holds(self, context: Any) -> bool | str:
+    def holds(self, context: Context) -> bool | str:
         """True or false; or in words why nobody can tell."""
         try:
             value = self._run(context)
@@ -164,14 +167,38 @@ class Program:
         return value if isinstance(value, bool) else "it is neither true nor false"
 
 
-def new_context() -> Any:
-    """A context with CEL's functions and no variables yet."""
-    import cel
-    from cel import stdlib
+class Context:
+    """CEL's functions and the variables an expression sees. `put` gives a variable its value."""
 
-    context = cel.Context(functions=own_functions())
-    stdlib.add_stdlib_to_context(context)
-    return context
+    def __init__(self) -> None:
+        import cel
+        from cel import stdlib
+
+        self.steps = Steps()
+        self.values = cel.Context(functions={**own_functions(), STEP: self.steps.step})
+        stdlib.add_stdlib_to_context(self.values)
+        self.put: Callable[[str, Any], None] = self.values.add_variable
+
+
+def _compiled(text: str) -> Callable[[Context], Any]:
+    """An expression as a function of what it sees. Raises what the library raises, and `Spent` past its steps."""
+    import cel
+
+    counted = with_steps(text)
+    execute = cel.compile(with_own_size(counted)).execute
+
+    def run(context: Context) -> Any:
+        return execute(context.values)
+
+    def count(context: Context) -> Any:
+        context.steps.begin()
+        try:
+            return execute(context.values)
+        finally:  # an error of a step may have been passed over by `||`, and is worded by the library if not
+            if context.steps.spent:
+                raise Spent(context.steps.spent)
+
+    return run if counted == text else count
 
 
 class Rules:
@@ -197,13 +224,11 @@ class Rules:
         self._row_fields = _joined(programs, "row")
         self._uses_row = any("row" in one.fields for one in programs)
         self.needs_row = book.echo is not None or self._uses_row
-        self._context = new_context() if programs else None
+        self._context = Context() if programs else None
         self._all: Callable[[Any], Any] | None = None
         plain = [one.check.text for one in book.checks if one.where is None]
         if len(plain) > 1:  # one call for the usual case that all hold
-            import cel
-
-            self._all = cel.compile(with_own_size(" && ".join(f"({text}\n)" for text in plain))).execute
+            self._all = _compiled(" && ".join(f"({text}\n)" for text in plain))
 
     def find(self, output: Any, row: bytes | None) -> Finding:
         """What the rules say of an answer and the row (JSON) it belongs to."""
@@ -246,9 +271,9 @@ class Rules:
         """Hand the fields that are read to the context; in words why that is not possible."""
         assert self._context is not None
         try:
-            self._context.add_variable("output", _only(output, self._output_fields))
+            self._context.put("output", _only(output, self._output_fields))
             if self._uses_row:
-                self._context.add_variable("row", _only(values, self._row_fields))
+                self._context.put("row", _only(values, self._row_fields))
         except (ValueError, TypeError, OverflowError) as error:
             return _why(error)
         return ""
@@ -262,12 +287,14 @@ class Rules:
                 hold = False  # which one cannot be evaluated, and why, is found below
             if hold and all(where is None for _, _, where in self._checks):
                 return []
+        context = self._context
+        assert context is not None
         found = []
         for one, check, where in self._checks:
-            asked = why or (True if where is None else where.holds(self._context))
+            asked = why or (True if where is None else where.holds(context))
             if asked is False:
                 continue
-            holds = check.holds(self._context) if asked is True else asked
+            holds = check.holds(context) if asked is True else asked
             if holds is not True:
                 found.append((one.on_fail, one.name + ("" if holds is False else f": cannot be evaluated: {holds}")))
         return found
@@ -361,6 +388,16 @@ def _not_cel(expression: Expression, said: str) -> UsageError:
         where=f"{expression.place}{where}: {printable(expression.text, 200)}",
         effect="no answer is judged before it is corrected",
         hint="CEL is described at cel.dev; for example: output.label != 'refund' || output.amount > 0",
+        code="rule",
+    )
+
+
+def _grows(expression: Expression) -> UsageError:
+    return UsageError(
+        f"{expression.key}: what `map` makes here can become {growth(expression.text):,} times what goes in",
+        where=f"{expression.place}: {printable(expression.text, 200)}",
+        effect="no answer is judged before it is corrected",
+        hint=f"{MOST_GROWTH} times are allowed: use the bound name less often inside `map`, or fewer of them",
         code="rule",
     )
 

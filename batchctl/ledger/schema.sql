@@ -187,6 +187,16 @@ CREATE TABLE publication (                 -- one content for one target, on rec
   UNIQUE (id, turn)
 ) STRICT;
 
+CREATE TABLE held (                        -- what a target has of a job: each chunk as it was judged when it was brought
+  target TEXT NOT NULL,                    -- as in `publication`
+  job    TEXT NOT NULL,
+  run    TEXT NOT NULL,
+  chunk  INTEGER NOT NULL,
+  shape  TEXT NOT NULL,                    -- digest of the columns, the key and the mode it was brought with
+  judged TEXT NOT NULL,                    -- digest of the verdicts and of what people decided
+  PRIMARY KEY (target, job, run, chunk)
+) STRICT;
+
 CREATE TABLE event (
   seq     INTEGER PRIMARY KEY AUTOINCREMENT,
   at      TEXT NOT NULL,

@@ -106,13 +106,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decided about one row. `output` is the edited answer, JSON on one line."""
+    """What a person decided about one row.
+
+    `output` is the edited or chosen answer, JSON on one line; `answer` the number of a chosen one. `purged`: its texts
+    are gone, and what it made of the row stays.
+    """
 
     action: Action
     by: str
     at: str
     note: str = ""
     output: bytes | None = None
+    answer: int | None = None
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from batchctl.files import crash_point, open_private
 from batchctl.model.errors import BatchctlError, NotAllowed, ProviderError, UsageError
-from batchctl.tables.columns import Kind, Load, Loaded, fitted, json_text
+from batchctl.tables.columns import Gone, Kind, Load, Loaded, fitted, json_text
 from batchctl.tables.destinations import Destination
 
 HOST = "https://bigquery.googleapis.com"
@@ -51,6 +51,8 @@ def write(place: Destination, load: Load) -> Loaded:
                 hint="leave it out of `include`, or rename it at its source",
             )
     client = _Client(place)
+    if load.partial and not client.has_table(place.table[-1]):
+        raise Gone
     path = load.spool / "rows.jsonl"
     with open_private(path) as out:
         rows = 0
@@ -194,6 +196,9 @@ class _Client:
             self._check(sent)
 
     # --- tables ---
+
+    def has_table(self, table: str) -> bool:
+        return self._call("GET", f"/datasets/{quote(self.dataset)}/tables/{quote(table)}", missing=True) is not None
 
     def make_table(self, table: str, schema: dict[str, Any]) -> None:
         body = {"tableReference": self.reference(table), "schema": schema}

@@ -44,6 +44,7 @@ class Load:
     `rows` begins a fresh pass over the rows, in the order of `columns`, with values as JSON has them; a target may ask
     for several. `key` names columns whose values are never null and never repeat, or is empty. With `upsert` other rows
     of the target stay; without it they go. `mark` names this publication at the target. `spool` is a private directory.
+    `partial`: the target has further rows of ours from before, so that it must be there already.
     """
 
     columns: tuple[Column, ...]
@@ -53,6 +54,7 @@ class Load:
     mark: str
     spool: Path
     raw_csv: bool = False
+    partial: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +67,10 @@ class Loaded:
 
     rows: int
     facts: dict[str, Any]
+
+
+class Gone(Exception):
+    """A table that was to have rows of ours already is not there any more."""
 
 
 class Misfit(ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchctl.files import crash_point
 from batchctl.model.errors import BatchctlError, NotAllowed, ProviderError, UsageError
-from batchctl.tables.columns import Column, Kind, Load, Loaded, fitted
+from batchctl.tables.columns import Column, Gone, Kind, Load, Loaded, fitted
 from batchctl.tables.destinations import Destination
 from batchctl.tables.merging import merge, quoted
 
@@ -91,6 +91,8 @@ def _ready(cursor: Any, place: Destination, load: Load) -> str:
         (table,),
     ).fetchall()
     known = dict(found)
+    if not known and load.partial:
+        raise Gone
     if not known:
         columns = [f"{quoted(one.name)} {TYPES[one.kind]}" for one in load.columns]
         if load.key:

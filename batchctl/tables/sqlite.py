@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchctl.files import PRIVATE_FILE, crash_point, make_directory, storage_failed
 from batchctl.model.errors import Locked, StorageFailed, UsageError
-from batchctl.tables.columns import Column, Kind, Load, Loaded, fitted
+from batchctl.tables.columns import Column, Gone, Kind, Load, Loaded, fitted
 from batchctl.tables.destinations import Destination
 from batchctl.tables.merging import merge, quoted
 
@@ -90,6 +90,8 @@ def _create(db: sqlite3.Connection, table: str, load: Load) -> None:
 def _merge(db: sqlite3.Connection, place: Destination, load: Load) -> dict[str, int]:
     table = f"main.{quoted(*place.table)}"
     known = {row[1]: row[2] for row in db.execute(f"PRAGMA main.table_info({quoted(*place.table)})")}
+    if not known and load.partial:
+        raise Gone
     if not known:
         _create(db, table, load)
     for column in load.columns if known else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,13 @@ PLACE = "review"
 def decisions(directory: Path, db: Any, run_id: str) -> dict[int, dict[int, Decision]]:
     """The decisions of a run that stand: chunk to position to decision. Those of a purged run have no text."""
     found: dict[int, dict[int, Decision]] = {}
-    purging = queries.run(db, run_id).purging is not None  # its files may be gone before the ledger says so
+    run = queries.run(db, run_id)
+    gone = run.outputs_purged_at is not None or "outputs" in (
+        run.purging or ""
+    )  # its files go before the ledger says so
     for row in queries.decisions(db, run_id):
-        one = replace(row, edit=None) if purging else row
-        found.setdefault(row.chunk, {})[row.position] = _decision(directory / PLACE, one)
+        one = Decision(Action(row.action), row.by, row.at, purged=True) if gone else _decision(directory / PLACE, row)
+        found.setdefault(row.chunk, {})[row.position] = one
     return found
 
 
@@ -46,15 +48,17 @@ def _decision(place: Path, row: queries.DecisionRow) -> Decision:
             code="damaged",
         )
     facts = orjson.loads(content)
-    output = None if action is not Action.EDIT else orjson.dumps(facts["output"])
-    return Decision(action, row.by, row.at, facts["note"], output)
+    answer = facts["answer"]
+    output = orjson.dumps(facts["output"]) if action is Action.EDIT or answer is not None else None
+    return Decision(action, row.by, row.at, facts["note"], output, answer)
 
 
-def keep(directory: Path, note: str, output: Any) -> tuple[str, str]:
-    """Write note and edited answer of one decision; the file's name and digest. It counts when the ledger names it."""
+def keep(directory: Path, note: str, output: Any, answer: int | None = None) -> tuple[str, str]:
+    """Write note and edited or chosen answer of one decision; the file's name and digest. It counts when the ledger
+    names it."""
     place = directory / PLACE
     make_directory(place)
     name = f"{os.urandom(8).hex()}.json"
-    content = orjson.dumps({"note": note, "output": output})
+    content = orjson.dumps({"note": note, "output": output, "answer": answer})
     write_file(place / name, content)
     return name, hashlib.sha256(content).hexdigest()

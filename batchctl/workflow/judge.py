@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
@@ -346,20 +346,23 @@ class _Work:
         )
 
 
-def evidence(task: Task, line: int) -> list[Extracted]:
-    """Everything that came back for one request of a chunk, for a person to look at."""
+def evidence(task: Task, lines: Collection[int]) -> dict[int, list[Extracted]]:
+    """Everything that came back for some requests of a chunk, for a person to look at."""
     ids = expected(task.chunks, task.number)
     paths = [task.results / name for name in task.files]
     found = index(paths, ids, _id_wire(task), exact=True)
-    custom_id = next(one for one, place in ids.items() if place == line)
-    first = found.places[line]
+    names = {place: one for one, place in ids.items() if place in lines}
     results = _Results(paths)
+    came = {}
     try:
-        spots = [] if first is None else [first, *found.others.get(line, [])]
-        lines = [_extract(results.line(spot), custom_id, task) for spot in spots]
+        for line in lines:
+            first = found.places[line]
+            spots = [] if first is None else [first, *found.others.get(line, [])]
+            read = [_extract(results.line(spot), names[line], task) for spot in spots]
+            came[line] = [one for one in read if one is not None]
     finally:
         results.close()
-    return [one for one in lines if one is not None]
+    return came
 
 
 def _extract(raw: bytes, custom_id: bytes, task: Task) -> Extracted | None:

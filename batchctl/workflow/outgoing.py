@@ -25,6 +25,7 @@ from batchctl.tables.columns import Column, Kind, Misfit, Row, fitted
 from batchctl.tables.destinations import RUN, Destination, destination
 from batchctl.tables.jsonl import parse_row
 from batchctl.workflow.results import every_row
+from batchctl.workflow.unsent import Ids
 from batchctl.workflow.workspace import Plan, Workspace
 
 STAMPS: dict[str, Kind] = {
@@ -262,13 +263,14 @@ class Outgoing:
                 break
         return list(names)
 
-    @property
-    def count(self) -> int:
-        """How many rows go out."""
-        return sum(newest for newest, _ in self._newest()) if len(self.runs) > 1 else self.expected
+    def count(self, only: Ids | None = None) -> int:
+        """How many rows go out; `only`: of these."""
+        if only is None and len(self.runs) == 1:
+            return self.expected
+        return sum(newest and (only is None or facts["id"] in only) for newest, facts in self._newest())
 
-    def rows(self, taken: Sequence[Taken], key: Sequence[str]) -> Callable[[], Iterator[Row]]:
-        """A function that begins a pass over the rows, in the order of `taken`."""
+    def rows(self, taken: Sequence[Taken], key: Sequence[str], only: Ids | None = None) -> Callable[[], Iterator[Row]]:
+        """A function that begins a pass over the rows, in the order of `taken`. `only`: no others than these."""
         must = [(place, one.column.name) for place, one in enumerate(taken) if one.column.name in key]
 
         def begin() -> Iterator[Row]:
@@ -277,8 +279,9 @@ class Outgoing:
                 if not newest:
                     replaced += 1
                     continue
-                yield _row(facts, taken, must)
                 count += 1
+                if only is None or facts["id"] in only:
+                    yield _row(facts, taken, must)
             if count + replaced != self.expected:
                 raise StorageFailed(
                     f"the ledger counts {self.expected:,} completed rows and the files of the runs have {count + replaced:,}",

@@ -1,8 +1,11 @@
 """Completed rows to every `[[publish]]` target: keyed, atomic, and done twice the same as done once.
 
 Per target: an intent in the ledger, the target brought to hold the rows (all or nothing for its readers), a record. When
-every target has them the rows become `published`. Killed anywhere, the same command carries on: a target is brought to a
-content, never added to, so that doing it again changes nothing.
+every target has them the rows become `published`. Killed anywhere, the same command carries on: rows are merged by key or
+replace the whole, never added, so that doing it again changes nothing.
+
+A replaced target always gets every row. An upsert gets those of chunks that changed since the target got them (`unsent`),
+so that a nightly job sends the rows of the night; with `--all`, or when its table is gone, every row.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ from typing import Any
 
 from batchctl.files import crash_point, make_directory
 from batchctl.jobfile import Publish
-from batchctl.ledger import publications, queries
+from batchctl.ledger import holdings, publications, queries
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BatchctlError, Exit, GateFailed, StorageFailed, UsageError
 from batchctl.model.rows import FAILED, RowState
-from batchctl.tables.columns import Load
+from batchctl.tables.columns import Gone, Load, Loaded
 from batchctl.tables.destinations import RUN, Destination
 from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import Outgoing, Taken, check_key, columns_of, destinations, key_of, names_rows
@@ -32,6 +35,7 @@ from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.rules import broken_shares
 from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.unsent import Unsent, unsent
 from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -56,14 +60,16 @@ class Target:
     taken: tuple[Taken, ...]
     key: tuple[str, ...]
     content: str
+    unsent: Unsent
 
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What a person may say to `publish`."""
+    """What a person may say to `publish`. `everything`: an upsert brings what the target has already as well."""
 
     allow_pending_review: bool = False
     csv_raw: bool = False
+    everything: bool = False
 
 
 PLAIN = Ways()
@@ -80,7 +86,7 @@ def publish(options: Options, *, plan_only: bool = False, ways: Ways = PLAIN) ->
         with _spool(workspace, plan_only) as spool:
             targets = _targets(workspace, run, ways, spool)
             if plan_only:
-                return _report(workspace, run, [_planned(workspace, one) for one in targets], plan_only=True)
+                return _report(workspace, run, [_planned(workspace, one, spool) for one in targets], plan_only=True)
             done = [_bring(workspace, run, one, ways, spool) for one in targets]
         _close(workspace, run, targets)
         return _report(workspace, run, done)
@@ -194,32 +200,37 @@ def _targets(workspace: Workspace, run: queries.Run, ways: Ways, spool: Path) ->
         names = [one.column.name for one in taken]
         if key and not names_rows(plan, taken, key):
             check_key(out.rows(taken, key), names, key, spool)
-        found.append(Target(place, spec, out, taken, key, _content(workspace, place, spec, out.runs, taken, ways)))
+        found.append(_target(workspace, place, spec, out, taken, key, ways))
     return found
 
 
-def _content(
+def _target(
     workspace: Workspace,
     place: Destination,
     spec: Publish,
-    runs: Sequence[queries.Run],
-    taken: Sequence[Taken],
+    out: Outgoing,
+    taken: tuple[Taken, ...],
+    key: tuple[str, ...],
     ways: Ways,
-) -> str:
-    """A digest of everything the target's rows depend on."""
-    db = workspace.ledger.db
-    verdicts = [
-        (
-            run.id,
-            [(one.number, one.verdicts_sha256) for one in queries.chunks(db, run.id)],
-            queries.decisions(db, run.id),
-        )
-        for run in runs
-    ]
+) -> Target:
+    """A target, what would go there, and what of that it lacks."""
     columns = [(one.column.name, one.column.kind, one.place, one.name) for one in taken]
-    shape = [place.kind, place.shown, spec.mode, spec.key, columns, ways.csv_raw]
-    text = json.dumps([workspace.ledger.workspace, shape, verdicts], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    shape = _digest([workspace.ledger.workspace, place.kind, place.shown, spec.mode, key, columns, ways.csv_raw])
+    upsert = spec.mode == "upsert"
+    lacks = unsent(workspace, place.shown, shape, list(out.runs), upsert=upsert, everything=ways.everything)
+    last = publications.newest(workspace.ledger.db, place.shown)
+    if last is not None and last.state == "open" and last.id != _content(lacks):
+        lacks = lacks.whole()  # something else was interrupted there: what the table has now, nobody can tell
+    return Target(place, spec, out, taken, key, _content(lacks), lacks)
+
+
+def _content(lacks: Unsent) -> str:
+    """A digest of everything that the rows which go out depend on."""
+    return _digest([lacks.shape, sorted(lacks.now.items()), sorted(lacks.chunks)])
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 # --- doing it -------------------------------------------------------------------------------------------------------
@@ -245,30 +256,53 @@ def _bring(
     workspace: Workspace, run: queries.Run, target: Target, ways: Ways, spool: Path, *, again: bool = True
 ) -> dict[str, Any]:
     """One target. `again` false: leave a target alone that was given exactly this before."""
+    last = publications.newest(workspace.ledger.db, target.place.shown)
+    same = last is not None and last.id == target.content and last.state == "done"
+    if target.unsent.nothing:
+        return _facts(target, "as it was", 0, {})
+    if same and not again and last is not None:
+        return _facts(target, "as it was", last.rows or 0, last.facts)
+    try:
+        loaded = _load(workspace, run, target, ways, spool)
+    except Gone:  # somebody took the table away: it gets every row again
+        workspace.options.note(f"{target.place.shown} is not there any more: every row goes there again")
+        whole = target.unsent.whole()
+        target = replace(target, unsent=whole, content=_content(whole))
+        loaded = _load(workspace, run, target, ways, spool)
+    return _facts(target, "published", loaded.rows, loaded.facts)
+
+
+def _load(workspace: Workspace, run: queries.Run, target: Target, ways: Ways, spool: Path) -> Loaded:
+    """Intent, the target brought to hold the rows, record."""
     from batchctl.tables.publishing import bring
 
-    ledger = workspace.ledger
-    last = publications.newest(ledger.db, target.place.shown)
-    if not again and last is not None and last.id == target.content and last.state == "done":
-        return _facts(target, "as it was", last.rows or 0, last.facts)
+    ledger, lacks = workspace.ledger, target.unsent
+    upsert = target.spec.mode == "upsert"
     with ledger.transaction() as db:
         turn = publications.open_publication(db, target.content, run.id, target.place.shown)
     crash_point("K19a")
+    only = lacks.ids(workspace, spool / "dirty.sqlite")
     load = Load(
         columns=tuple(one.column for one in target.taken),
         key=target.key,
-        upsert=target.spec.mode == "upsert",
-        rows=target.out.rows(target.taken, target.key),
+        upsert=upsert,
+        rows=target.out.rows(target.taken, target.key, only),
         mark=turn.mark,
         spool=spool,
         raw_csv=ways.csv_raw,
+        partial=only is not None,
     )
-    loaded = bring(target.place, load)
+    try:
+        loaded = bring(target.place, load)
+    finally:
+        if only is not None:
+            only.close()
     crash_point("K19d")
     with ledger.transaction() as db:
         publications.close_publication(db, turn, loaded.rows, loaded.facts)
+        holdings.record(db, target.place.shown, run.job, lacks.shape, lacks.now, alone=not upsert)
     crash_point("K19e")
-    return _facts(target, "published", loaded.rows, loaded.facts)
+    return loaded
 
 
 def _facts(target: Target, state: str, rows: int, said: dict[str, Any]) -> dict[str, Any]:
@@ -278,16 +312,20 @@ def _facts(target: Target, state: str, rows: int, said: dict[str, Any]) -> dict[
         "key": list(target.key),
         "state": state,
         "rows": rows,
+        "everything": target.unsent.everything,
         "columns": [one.column.name for one in target.taken],
         "runs": [one.id for one in target.out.runs],
         **said,
     }
 
 
-def _planned(workspace: Workspace, target: Target) -> dict[str, Any]:
+def _planned(workspace: Workspace, target: Target, spool: Path) -> dict[str, Any]:
+    if target.unsent.nothing:
+        return _facts(target, "as it was", 0, {})
     last = publications.newest(workspace.ledger.db, target.place.shown)
     same = last is not None and last.id == target.content and last.state == "done"
-    return _facts(target, "as it was" if same else "planned", target.out.count, {})
+    only = target.unsent.ids(workspace, spool / "dirty.sqlite")
+    return _facts(target, "as it was" if same else "planned", target.out.count(only), {})
 
 
 def _close(workspace: Workspace, run: queries.Run, targets: Sequence[Target]) -> None:
@@ -333,7 +371,14 @@ def _report(workspace: Workspace, run: queries.Run, done: list[dict[str, Any]], 
         changes = ""
         if "added" in one:
             changes = f"   {one['added']:,} added, {one['changed']:,} changed, {one['removed']:,} removed"
-        lines.append(f"{how} {one['to']}   {plural(one['rows'], 'row')}, {one['mode']}{key}{changes}")
+        rows = plural(one["rows"], "row")
+        if not one["everything"]:
+            rows = "every row" if one["state"] == "as it was" else f"{plural(one['rows'], 'new or changed row')}"
+        lines.append(f"{how} {one['to']}   {rows}, {one['mode']}{key}{changes}")
+    if not all(one["everything"] for one in done):
+        lines.append(
+            "What a target has already was not sent again; --all sends every row, for a table that others changed"
+        )
     if held_back:
         words = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in held_back.items())
         lines.append(f"Held back: {plural(sum(held_back.values()), 'row')} ({words})")

@@ -23,7 +23,7 @@ from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name
 from batchctl.files import crash_point
 from batchctl.judging.decide import settled
-from batchctl.judging.rules import Expression, Names, Program, Rules, new_context
+from batchctl.judging.rules import Context, Expression, Names, Program, Rules
 from batchctl.judging.strict_json import NotJson, one_line, parse
 from batchctl.judging.text import printable
 from batchctl.ledger import decisions as moves
@@ -32,17 +32,17 @@ from batchctl.ledger.decisions import Turn
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, UsageError
-from batchctl.model.rows import FAILED, Action, Decision, RowState
+from batchctl.model.rows import FAILED, Action, Decision, Reason, RowState
 from batchctl.workflow.decided import decisions, keep
-from batchctl.workflow.judge import evidence
 from batchctl.workflow.judged_rows import JudgedRow, judged_rows
 from batchctl.workflow.money import cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
+from batchctl.workflow.review_answers import Answer, Answers, chosen
 from batchctl.workflow.rules import broken_shares, rule_book, share_facts
 from batchctl.workflow.submit import is_simulated
 from batchctl.workflow.tallying import holding
-from batchctl.workflow.validate import judged, superseded, task_of
+from batchctl.workflow.validate import judged, superseded
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 WAITING = frozenset({str(RowState.REVIEW_REQUIRED)})
@@ -65,7 +65,8 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What shall be decided about one row. `output` is the edited answer as JSON text."""
+    """What shall be decided about one row. `output` is the edited answer as JSON text, `answer` the number of the one
+    that is taken where there are several."""
 
     source_id: str
     action: Action
@@ -73,6 +74,7 @@ class Wish:
     output: str | None = None
     where: str = ""  # for messages: the line of the file it comes from
     attempt: int | None = None  # of the answer that was looked at, when that is known
+    answer: int | None = None
 
 
 class Desk:
@@ -96,6 +98,8 @@ class Desk:
         book = rule_book(self.plan.job, self.plan.where["job"])
         self.rules = Rules(book) if book.shares else None
         self.share_names = tuple(one.name for one in book.shares)
+        self.answers = Answers(workspace, self.plan, self.schema)
+        self._came: dict[tuple[int, int], list[Answer]] = {}
 
     def rows(self, chosen: Filter, states: frozenset[str] | None = WAITING) -> Iterator[JudgedRow]:
         """The rows of a filter, in order of chunks. Rows named by id come whatever state they are in."""
@@ -168,16 +172,22 @@ class Desk:
         output = None
         if wish.action is Action.EDIT:
             output = self.answer(wish.output or "", row.source_id, wish.where)
-        if wish.action is Action.ACCEPT and row.judged is None:
-            raise UsageError(
-                f"row `{printable(row.source_id, 80)}` has no answer that could be accepted: {row.detail or row.reason}",
-                where=wish.where or (),
-                effect="nothing was decided",
-                hint="edit it, or reject it",
-            )
-        one = Decision(wish.action, by, "", wish.note, output)
+        if wish.action is Action.ACCEPT:
+            output = chosen(row, self.came(row), wish.answer, wish.where)
+        one = Decision(wish.action, by, "", wish.note, output, wish.answer)
         back = None if row.decision is None else self._turn(row, None)
         return back, self._turn(row, one, undecided=True), one
+
+    def came(self, row: JudgedRow) -> list[Answer]:
+        """The answers of a row that has several, numbered; none for any other."""
+        if row.verdict[1] != Reason.CONFLICT:
+            return []
+        key = (row.chunk.number, row.position)
+        return self._came[key] if key in self._came else self.answers.of_row(row)
+
+    def look_up(self, rows: Iterable[JudgedRow]) -> None:
+        """Read the answers of many rows with several at once, before they are decided about or shown."""
+        self._came = self.answers.of(row for row in rows if row.verdict[1] == Reason.CONFLICT)
 
     def answer(self, text: str, source_id: str, where: str = "") -> bytes:
         """An edited answer as it is stored. Raises `UsageError` when it is not JSON or does not match the schema."""
@@ -222,17 +232,22 @@ class Desk:
 
     def record(self, wishes: Iterable[tuple[JudgedRow, Wish]], by: str) -> Counter[str]:
         """Decide about rows, all in one transaction. What was decided, counted."""
-        work = [self.decision(row, wish, by) for row, wish in wishes]
-        files: dict[tuple[str, bytes | None], tuple[str | None, str | None]] = {("", None): (None, None)}
+        wished = list(wishes)
+        self.look_up(row for row, wish in wished if wish.action is Action.ACCEPT)
+        work = [self.decision(row, wish, by) for row, wish in wished]
+        files: dict[tuple[str, bytes | None, int | None], tuple[str | None, str | None]] = {
+            ("", None, None): (None, None)
+        }
         for _, _, one in work:
-            said = (one.note, one.output)
+            said = (one.note, one.output, one.answer)
             if said not in files:
-                files[said] = keep(self.directory, one.note, None if one.output is None else orjson.loads(one.output))
+                output = None if one.output is None else orjson.loads(one.output)
+                files[said] = keep(self.directory, one.note, output, one.answer)
         crash_point("review")
         done: Counter[str] = Counter()
         with self.workspace.ledger.transaction() as db:
             for back, turn, one in work:
-                name, sha256 = files[one.note, one.output]
+                name, sha256 = files[one.note, one.output, one.answer]
                 if back is not None:
                     moves.undo(db, back, because=f"decided anew by {by}")
                 moves.decide(db, turn, action=one.action, by=by, edit=name, sha256=sha256)
@@ -253,11 +268,11 @@ def _where(text: str | None) -> Any:
     if text is None:
         return None
     program = Program(Expression(text, "--where", "--where"), Names())
-    context = new_context()
+    context = Context()
 
     def holds(row: JudgedRow) -> bool:
-        context.add_variable("output", None if row.judged is None else orjson.loads(row.judged))
-        context.add_variable("row", orjson.loads(row.row))
+        context.put("output", None if row.judged is None else orjson.loads(row.judged))
+        context.put("row", orjson.loads(row.row))
         return program.holds(context) is True
 
     return holds
@@ -294,35 +309,42 @@ def show(options: Options, source_id: str) -> Report:
     with opened(options, write=False) as workspace:
         desk = Desk(workspace)
         [row] = desk.rows(Filter(ids=(source_id,)))
-        came = came_back(desk, row)
-        return report(desk, shown(row, came), {"row": {**facts(row), "row": orjson.loads(row.row), "came_back": came}})
+        came = desk.answers.of_row(row)
+        told = {"row": orjson.loads(row.row), "came_back": [one.shown for one in came]}
+        told["answers"] = [one.facts() for one in came]
+        return report(desk, shown(row, came), {"row": {**facts(row), **told}})
 
 
 def decide(
     options: Options,
     action: Action,
-    chosen: Filter,
+    which: Filter,
     *,
     by: str | None = None,
     note: str = "",
     output: str | None = None,
+    answer: int | None = None,
 ) -> Report:
-    """Accept, reject or edit rows. `output` is the new answer of an edit."""
-    if not chosen:
+    """Accept, reject or edit rows. `output` is the new answer of an edit, `answer` the number of the one to accept."""
+    if not which:
         raise UsageError(
             "which rows?",
             effect="nothing was decided",
             hint="give ids, --reason, --where or --all",
         )
-    if action is Action.EDIT and (len(chosen.ids) != 1 or output is None):
+    if action is Action.EDIT and (len(which.ids) != 1 or output is None):
         raise UsageError(
             "an edit needs one id and the new answer",
             effect="nothing was decided",
             hint="batchctl review edit ID --output '{...}', or --file FILE; many at once: export, then import",
         )
+    if answer is not None and action is not Action.ACCEPT:
+        raise UsageError(
+            "--answer is for accept", effect="nothing was decided", hint="batchctl review accept ID --answer 2"
+        )
     with writing(options) as desk:
-        rows = list(desk.rows(chosen))
-        wishes = [(row, Wish(row.source_id, action, note, output)) for row in rows]
+        rows = list(desk.rows(which))
+        wishes = [(row, Wish(row.source_id, action, note, output, answer=answer)) for row in rows]
         desk.record(wishes, reviewer(options, by))
         what = {Action.ACCEPT: "Accepted", Action.REJECT: "Rejected", Action.EDIT: "Edited"}[action]
         first = f"{what} {plural(len(rows), 'row')} of {desk.run.id}"
@@ -398,18 +420,13 @@ def facts(row: JudgedRow) -> dict[str, Any]:
         "attempt": row.chunk.attempt,
         "output": None if row.output is None else orjson.loads(row.output),
         "copied": row.copied,
-        "decision": None if decision is None else {"action": decision.action, "by": decision.by, "at": decision.at},
+        "decision": None
+        if decision is None
+        else {"action": decision.action, "by": decision.by, "at": decision.at, "answer": decision.answer},
     }
 
 
-def came_back(desk: Desk, row: JudgedRow) -> list[Any]:
-    """The answers as they came, text or data."""
-    sent_with = desk.workspace.frozen_plan(row.chunk.settings)
-    found = evidence(task_of(desk.workspace, row.chunk, sent_with), row.line)
-    return [one.text if one.text is not None else one.value if one.value is not None else one.detail for one in found]
-
-
-def shown(row: JudgedRow, came: list[Any]) -> tuple[str, ...]:
+def shown(row: JudgedRow, came: Sequence[Answer]) -> tuple[str, ...]:
     """One row for a person: each part under its name, text line by line, nothing in it able to drive a terminal."""
     lines = [f"row      {printable(row.source_id, 200)}   ({row.state}, attempt {row.chunk.attempt})"]
     lines.append(f"reason   {row.reason or '-'}   {row.detail}".rstrip())
@@ -417,9 +434,13 @@ def shown(row: JudgedRow, came: list[Any]) -> tuple[str, ...]:
         lines += _part(f"  {printable(name, 40)}", value)
     if row.output is not None:
         lines += _part("answer", orjson.loads(row.output))
-    for number, one in enumerate(came, 1):
+    several = row.verdict[1] == Reason.CONFLICT
+    for one in came:
         if row.output is None or len(came) > 1:
-            lines += _part(f"came back{'' if len(came) == 1 else f' ({number} of {len(came)})'}", one)
+            name = f"answer {one.number} of {len(came)}" if several else "came back"
+            lines += _part(
+                name if not several or one.output is not None else f"{name} (unusable: {one.why})", one.shown
+            )
     return tuple(lines)
 
 

@@ -1,6 +1,7 @@
 """Reviewing in a file: the waiting rows out as CSV or JSON Lines, the decisions back in.
 
-A row of the file is decided when its `decision` says accept, reject or edit; an edit takes the answer from `output`.
+A row of the file is decided when its `decision` says accept, reject or edit; an edit takes the answer from `output`. A
+row with different results has them in `answers`, in order; accepting one puts its number into `answer`.
 Either every decision of a file is recorded or none.
 """
 
@@ -24,7 +25,7 @@ from batchctl.workflow.review import Desk, Filter, Wish, finished, reviewer, wri
 from batchctl.workflow.workspace import Options, opened
 
 KINDS: dict[str, Literal["csv", "jsonl"]] = {".csv": "csv", ".jsonl": "jsonl"}
-COLUMNS = ("id", "decision", "note", "output", "reason", "detail", "attempt")
+COLUMNS = ("id", "decision", "note", "answer", "output", "reason", "detail", "attempt", "answers")
 ERRORS_SHOWN = 5
 _QUOTED = ("'=", "'+", "'-", "'@", "'\t", "'\r", "'\x00")
 
@@ -43,26 +44,29 @@ def export(options: Options, name: str, chosen: Filter) -> Report:
     with opened(options, write=False) as workspace:
         desk = Desk(workspace)
         rows = list(desk.rows(chosen))
+        desk.look_up(rows)
         columns: dict[str, None] = {}
         for row in rows:
             columns.update(dict.fromkeys(orjson.loads(row.row)))
         with replacing(target) as out:
-            write_rows(kind, out, _lines(rows, kind), columns=(*COLUMNS, *(f"row.{one}" for one in columns)))
+            write_rows(kind, out, _lines(desk, rows, kind), columns=(*COLUMNS, *(f"row.{one}" for one in columns)))
         words = f"Wrote {target} ({plural(len(rows), 'row')} waiting); fill in `decision`: accept, reject or edit"
         following = f"batchctl review import {target}"
         return Report("review", desk.run.id, lines=(words,), next=following, facts={"file": name, "rows": len(rows)})
 
 
-def _lines(rows: list[JudgedRow], kind: str) -> Iterator[bytes]:
+def _lines(desk: Desk, rows: list[JudgedRow], kind: str) -> Iterator[bytes]:
     for row in rows:
-        facts: dict[str, Any] = {"id": row.source_id, "decision": "", "note": "", "output": None}
-        facts |= {"reason": row.reason, "detail": row.detail, "attempt": row.chunk.attempt}
+        came = [one.shown for one in desk.came(row)] or None
+        facts: dict[str, Any] = {"id": row.source_id, "decision": "", "note": "", "answer": None, "output": None}
+        facts |= {"reason": row.reason, "detail": row.detail, "attempt": row.chunk.attempt, "answers": came}
         values = orjson.loads(row.row)
         if kind == "jsonl":
             facts["output"] = None if row.output is None else orjson.loads(row.output)
             yield orjson.dumps({**facts, "row": values})
         else:
             facts["output"] = None if row.output is None else row.output.decode()
+            facts["answers"] = None if came is None else orjson.dumps(came).decode()
             yield orjson.dumps({**facts, **{f"row.{name}": value for name, value in values.items()}})
 
 
@@ -73,7 +77,6 @@ def import_(options: Options, name: str, *, by: str | None = None) -> Report:
     source = open_source(SourceSpec(paths=(name,), format=kind))
     with writing(options) as desk:
         wishes = list(_wishes(source, kind, desk))
-        work: list[tuple[JudgedRow, Wish]] = []
         seen: dict[str, str] = {}
         problems: list[str] = []
         who = reviewer(options, by)
@@ -83,17 +86,7 @@ def import_(options: Options, name: str, *, by: str | None = None) -> Report:
                 continue
             seen[wish.source_id] = wish.where
         if not problems:
-            rows = desk.rows(Filter(ids=tuple(seen)))
-            for wish in wishes:
-                try:
-                    row = next(rows)
-                    desk.decision(row, wish, who)
-                except UsageError as error:
-                    problems.append(f"{wish.where}: {error.what}")
-                    if not error.where or "run " in error.where[0]:
-                        break  # an id that is not there: the rows behind it were not read
-                else:
-                    work.append((row, wish))
+            work, problems = _checked(desk, wishes, who)
         if problems:
             raise UsageError(
                 f"{plural(len(problems), 'decision')} of {path.name} cannot be recorded",
@@ -108,6 +101,36 @@ def import_(options: Options, name: str, *, by: str | None = None) -> Report:
         told = ", ".join(f"{count:,} {action}" for action, count in sorted(done.items())) or "no decision in it"
         counts = {str(action): count for action, count in done.items()}
         return finished(desk, (f"Imported {path.name}: {told}",), {"decided": counts, "file": name})
+
+
+def _checked(desk: Desk, wishes: list[Wish], who: str) -> tuple[list[tuple[JudgedRow, Wish]], list[str]]:
+    """Each wish with its row, and what stands against it; an id that is not there ends it, the others are not read."""
+    problems: list[str] = []
+    work: list[tuple[JudgedRow, Wish]] = []
+    rows = desk.rows(Filter(ids=tuple(one.source_id for one in wishes)))
+    for wish in wishes:
+        try:
+            work.append((next(rows), wish))
+        except UsageError as error:
+            problems.append(f"{wish.where}: {error.what}")
+            break
+    desk.look_up(row for row, wish in work if wish.answer is not None)
+    for row, wish in work:
+        try:
+            desk.decision(row, wish, who)
+        except UsageError as error:
+            problems.append(f"{wish.where}: {error.what}")
+    return work, problems
+
+
+def _number(value: Any, action: str, line: str) -> int | None:
+    """The number of the answer that is accepted."""
+    text = str(value if value is not None else "").strip()
+    if not text:
+        return None
+    if action != Action.ACCEPT or not (text.isascii() and text.isdigit()):
+        raise _unreadable(line, f"`answer` = `{printable(text, 40)}`: it is the number of an answer to accept")
+    return int(text)
 
 
 def _wishes(source: Any, kind: str, desk: Desk) -> Iterator[Wish]:
@@ -127,7 +150,8 @@ def _wishes(source: Any, kind: str, desk: Desk) -> Iterator[Wish]:
             attempt = int(attempt) if str(attempt or "").isdigit() else None
             output = _output(row.get("output"), kind, text=desk.schema is None)
             note = str(row.get("note") or "")
-            yield Wish(_unquoted(row["id"], kind), Action(said), _unquoted(note, kind), output, line, attempt)
+            number = _number(row.get("answer"), said, line)
+            yield Wish(_unquoted(row["id"], kind), Action(said), _unquoted(note, kind), output, line, attempt, number)
 
 
 def _output(value: Any, kind: str, *, text: bool) -> str | None:

@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 
 from batchctl.model.errors import BatchctlError, UsageError
-from batchctl.model.rows import Action
+from batchctl.model.rows import Action, Reason
 from batchctl.workflow.judged_rows import JudgedRow
 from batchctl.workflow.reports import Report
-from batchctl.workflow.review import Desk, Filter, Wish, came_back, finished, report, reviewer, shown, writing
+from batchctl.workflow.review import Desk, Filter, Wish, finished, report, reviewer, shown, writing
 from batchctl.workflow.workspace import Options, opened
 
 KEYS = "[a]ccept  [r]eject  [e]dit  [s]kip  [u]ndo  [q]uit"
 HELP = (
-    "a NOTE   accept the answer as it is",
+    "a NOTE   accept the answer as it is; where there are several: a NUMBER NOTE",
     "r NOTE   reject it: the row goes into the rerun file",
     "e        write another answer",
     "s        leave it for later",
@@ -47,6 +47,17 @@ def loop(options: Options, chosen: Filter, *, read: Read, show: Callable[[str], 
         "review", final.run, final.exit, final.balance, final.cost, (session.words, *final.lines), final.next,
         {**final.facts, "decided": dict(session.done)}, final.simulated,
     )  # fmt: skip
+
+
+def _wish(row: JudgedRow, key: str, note: str) -> Wish:
+    """`a NOTE`, `r NOTE`; where a row has several answers `a NUMBER NOTE`."""
+    if not key.startswith("a"):
+        return Wish(row.source_id, Action.REJECT, note, attempt=row.chunk.attempt)
+    number = None
+    first, _, rest = note.partition(" ")
+    if row.verdict[1] == Reason.CONFLICT and first.isascii() and first.isdigit() and len(first) < 6:
+        number, note = int(first), rest.strip()
+    return Wish(row.source_id, Action.ACCEPT, note, attempt=row.chunk.attempt, answer=number)
 
 
 class _Session:
@@ -84,7 +95,7 @@ class _Session:
             with opened(self.options, write=False) as workspace:
                 desk = Desk(workspace)
                 [row] = desk.rows(Filter(ids=(source_id,)))
-                came = came_back(desk, row)
+                came = desk.answers.of_row(row)
         except UsageError as error:  # sent again, or purged, since the list was made
             self.show(f"{error.what}: passed over")
             return 1
@@ -105,8 +116,7 @@ class _Session:
                 case "u" | "undo":
                     self.show("nothing was decided in this sitting yet")
                 case "a" | "accept" | "r" | "reject":
-                    action = Action.ACCEPT if key.lower().startswith("a") else Action.REJECT
-                    if self._decide(row, Wish(source_id, action, note.strip(), attempt=row.chunk.attempt)):
+                    if self._decide(row, _wish(row, key.lower(), note.strip())):
                         return 1
                 case "e" | "edit":
                     if self._edit(row):

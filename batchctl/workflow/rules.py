@@ -18,7 +18,7 @@ from batchctl.chunks.splice import row_json
 from batchctl.jobfile import Job
 from batchctl.jobfile.lines import Lines
 from batchctl.judging.caps import Caps
-from batchctl.judging.rules import Check, Expression, Names, Program, RuleBook, Rules, ShareRule, new_context
+from batchctl.judging.rules import Check, Context, Expression, Names, Program, RuleBook, Rules, ShareRule
 from batchctl.ledger import queries
 from batchctl.model.rows import RowState, Unusable
 from batchctl.workflow.workspace import Plan, Workspace
@@ -87,7 +87,7 @@ class RowFilter:
 
     def __init__(self, expression: Expression, columns: Collection[str] | None) -> None:
         self._program = Program(expression, Names(row=columns), ("row",))
-        self._context = new_context()
+        self._context = Context()
 
     def holds(self, row: Any) -> bool | str:
         """Whether a row is wanted; or in words why nobody can tell. A row that cannot be read is wanted: it is rejected
@@ -96,7 +96,7 @@ class RowFilter:
         if isinstance(text, Unusable):
             return True
         try:
-            self._context.add_variable("row", orjson.loads(text))
+            self._context.put("row", orjson.loads(text))
         except (ValueError, TypeError, OverflowError):
             return "a value of the row is out of range"
         return self._program.holds(self._context)

@@ -14,7 +14,7 @@ import orjson
 
 from batchctl.judging.decide import settled
 from batchctl.judging.rules import Rules
-from batchctl.model.rows import Action, Decision, Reason, RowState, Usage, Verdict
+from batchctl.model.rows import Decision, Reason, RowState, Usage, Verdict
 from batchctl.prices import Rates
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -46,7 +46,7 @@ class Tally:
         if self._decisions and position in self._decisions:
             decision = self._decisions[position]
             now = settled(state, reason, verdict.detail, verdict.output, decision)
-            if now.state == RowState.COMPLETED and (state != RowState.COMPLETED or decision.action is Action.EDIT):
+            if now.state == RowState.COMPLETED and (state != RowState.COMPLETED or decision.output is not None):
                 shares = holding(self._rules, now.output, row)
             state, reason = str(now.state), str(now.reason)
         if state == RowState.COMPLETED and shares:

@@ -100,7 +100,7 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
                 because="judged" if chunk.state is ChunkState.FETCHED else "judged again",
             )
             for position in dropped:
-                because = "the edited answer does not match the schema any more"
+                because = "the edited or chosen answer does not match the schema any more"
                 drop_decision(transaction, run.id, chunk.number, position, because=because)
         crash_point("K15")
         workspace.options.progress("validate", done, len(waiting))
@@ -108,7 +108,7 @@ def judged(workspace: Workspace, run: queries.Run, *, again: bool = False) -> Co
 
 
 def _still_valid(stands: dict[int, Decision], plan: Plan) -> tuple[dict[int, Decision], list[int]]:
-    """Decisions that stand under this schema, and the rows whose edited answer does not match it any more."""
+    """Decisions that stand under this schema, and the rows whose edited or chosen answer does not match it."""
     schema = plan.schema()
     dropped = [
         position

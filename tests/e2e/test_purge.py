@@ -162,6 +162,20 @@ def test_a_run_under_way_and_a_job_without_retention_are_left_alone(new_job: New
     assert holds_canary(job)
 
 
+def test_what_was_decided_still_counts_in_the_files_of_a_purged_run(
+    done: JobFolder, new_job: NewJob, new_provider: NewProvider
+) -> None:
+    torn = new_job(new_provider(conflict=1), rows=ROWS[:2], schema=SCHEMA, prompt="{{ text }}")
+    torn.run("run", "--wait", code=3)
+    torn.run("review", "accept", "--all", "--answer", "2", code=0)
+    for job in (done, torn):
+        before = job.check_balance()
+        assert before["completed"] == before["rows"]
+        job.run("purge", job.run_id, "--local", code=0)
+        assert job.check_balance() == before
+        assert [one["state"] for one in job.lines("results.jsonl")] == ["completed"] * before["rows"]
+
+
 @pytest.mark.parametrize("point", ["purge-begun", "purge-files", "before-commit:2"])
 def test_an_interrupted_purge_is_carried_on(done: JobFolder, point: str) -> None:
     before = done.check_balance()

@@ -186,3 +186,103 @@ def test_a_kill_leaves_a_decision_whole_or_not_there(waiting: JobFolder, point: 
     waiting.run(*command, code=3)
     assert state(waiting, name)["output"] == new
     waiting.check_files()
+
+
+# --- different answers for one row ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torn(new_job: NewJob, new_provider: Any) -> JobFolder:
+    """Every row has two different answers; two rows share them."""
+    listed = [*ROWS[:3], {"id": "R-twin", "text": ROWS[2]["text"]}]
+    job = new_job(new_provider(conflict=1), rows=listed, prompt="{{ text }}")
+    job.run("run", "--wait", code=3)
+    return job
+
+
+def answers(job: JobFolder, name: str) -> list[Any]:
+    told = job.run("review", "show", name, "--json", code=3).json["row"]
+    assert [one["answer"] for one in told["answers"]] == [1, 2]
+    assert [one["came_back"] for one in told["answers"]] == told["came_back"]
+    assert all(one["usable"] for one in told["answers"])
+    return [json.loads(one) for one in told["came_back"]]
+
+
+def test_one_of_several_answers_is_chosen_by_its_number(torn: JobFolder) -> None:
+    first, second = answers(torn, "R-00")
+    assert first != second
+    shown = torn.run("review", "show", "R-00", code=3).out
+    assert "answer 1 of 2:" in shown
+    assert "answer 2 of 2:" in shown
+    before = torn.lines("results.jsonl")
+    assert "has 2 different results: which one?" in torn.run("review", "accept", "R-00", code=2).err
+    assert "has no answer 3" in torn.run("review", "accept", "R-00", "--answer", "3", code=2).err
+    assert "--answer is for accept" in torn.run("review", "reject", "R-00", "--answer", "1", code=2).err
+    assert torn.lines("results.jsonl") == before
+    torn.run("review", "accept", "R-00", "--answer", "2", "--by", "anna", code=3)
+    row = torn.check_results()["R-00"]
+    assert (row["state"], row["output"]) == ("completed", second)
+    assert row["detail"].startswith("accepted answer 2 by anna")
+    decision = torn.run("review", "show", "R-00", "--json", code=3).json["row"]["decision"]
+    assert (decision["action"], decision["answer"]) == ("accept", 2)
+    torn.run("validate", "--again", code=3)
+    assert torn.check_results()["R-00"]["output"] == second, "judging again keeps what a person chose"
+    torn.run("review", "accept", "R-00", "--answer", "1", code=3)
+    assert torn.check_results()["R-00"]["output"] == first, "a new choice replaces the old one"
+    torn.run("review", "undo", "R-00", code=3)
+    assert torn.lines("results.jsonl") == before
+    torn.run("review", "accept", "--reason", "conflict", "--answer", "1", code=0)
+    rows = torn.check_results()
+    assert {one["state"] for one in rows.values()} == {"completed"}
+    assert rows["R-02"]["output"] == rows["R-twin"]["output"]
+    assert len(torn.books.creates) == 1
+    torn.check_files()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_answers_are_chosen_in_a_file(torn: JobFolder, suffix: str) -> None:
+    second = answers(torn, "R-01")[1]
+    file = torn.path / f"review.{suffix}"
+    torn.run("review", "export", file.name, code=0)
+    if suffix == "csv":
+        with file.open(newline="") as source:
+            table = list(csv.DictReader(source))
+        assert json.loads(json.loads(table[1]["answers"])[1]) == second
+        for number in ("x", "2"):
+            table[1] |= {"decision": "accept", "answer": number}
+            with file.open("w", newline="") as out:
+                writer = csv.DictWriter(out, list(table[0]))
+                writer.writeheader()
+                writer.writerows(table)
+            done = torn.run("review", "import", file.name, code=2 if number == "x" else 3)
+            assert ("the number of an answer" in done.err) == (number == "x")
+    else:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert json.loads(lines[1]["answers"][1]) == second
+        lines[0] |= {"decision": "accept"}
+        lines[1] |= {"decision": "accept", "answer": 2}
+        file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+        assert f"{file.name} row 1: row `R-00` has 2 different results" in torn.run("review", "import", file.name).err
+        lines[0] |= {"decision": ""}
+        file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+        torn.run("review", "import", file.name, code=3)
+    row = torn.check_results()["R-01"]
+    assert (row["state"], row["output"]) == ("completed", second)
+
+
+def test_a_row_with_one_answer_leaves_nothing_to_choose(waiting: JobFolder) -> None:
+    name = rows(waiting)[0]
+    assert "has one answer only" in waiting.run("review", "accept", name, "--answer", "1", code=2).err
+
+
+def test_an_answer_that_the_schema_refuses_cannot_be_chosen(torn: JobFolder) -> None:
+    second = answers(torn, "R-00")[1]
+    torn.run("review", "accept", "R-00", "--answer", "2", code=3)
+    schema = json.loads((torn.path / "schema.json").read_text())
+    schema["properties"]["note"]["not"] = {"const": second["note"]}
+    (torn.path / "schema.json").write_text(json.dumps(schema))
+    torn.run("validate", code=3)
+    assert torn.check_results()["R-00"]["state"] == "review_required", "what was chosen does not stand any more"
+    refused = torn.run("review", "accept", "R-00", "--answer", "2", code=2).err
+    assert "answer 2 of row `R-00` is none" in refused
+    assert "(unusable: " in torn.run("review", "show", "R-00", code=3).out

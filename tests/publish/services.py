@@ -327,6 +327,8 @@ class BigQuery(Service):
             return 200, shown, {}
         if route == ["datasets", "data"]:
             return 200, {"location": "EU"}, {}
+        if method == "GET" and route[:3] == ["datasets", "data", "tables"]:
+            return (200 if route[3] in self.tables else 404), {}, {}
         if method == "DELETE":
             return (204 if self.tables.pop(route[3], None) is not None else 404), {}, {}
         if method == "POST" and route[:2] == ["datasets", "data"]:

@@ -231,6 +231,118 @@ def test_an_upsert_leaves_rows_of_others_and_a_replace_does_not(new_job: NewJob,
     assert sorted(one["id"] for one in read(job.path / "both.sqlite")) == ["R-000", "R-001", "R-002"]
 
 
+# --- an upsert sends what is new --------------------------------------------------------------------------------------
+
+UPSERT = target("all.sqlite", mode='"upsert"', key='["id"]')
+
+
+@pytest.fixture
+def nightly(new_job: NewJob, provider: Provider) -> JobFolder:
+    """Six rows in two chunks, merged into a table."""
+    job = new_job(provider, prompt="{{ text }}", limits="chunk_rows = 3", more=UPSERT)
+    job.run("run", "--wait", code=0)
+    return job
+
+
+def append(job: JobFolder, *numbers: int) -> None:
+    with (job.path / "rows.csv").open("a") as file:
+        file.writelines(f"R-{number:03d},row {number} of a later night\n" for number in numbers)
+
+
+def sent(job: JobFolder, *argv: str) -> tuple[str, int, bool]:
+    [one] = job.run("publish", "--json", *argv, code=(0, 3)).json["targets"]
+    return one["state"], one["rows"], one["everything"]
+
+
+def in_table(job: JobFolder) -> dict[str, Any]:
+    return {one["id"]: one for one in read(job.path / "all.sqlite")}
+
+
+def change(job: JobFolder, statement: str) -> None:
+    with closing(sqlite3.connect(job.path / "all.sqlite")) as db, db:
+        db.execute(statement)
+
+
+def test_an_upsert_sends_only_what_the_table_does_not_have(nightly: JobFolder) -> None:
+    assert sent(nightly) == ("as it was", 0, False)
+    append(nightly, 6, 7)
+    [told] = nightly.run("run", "--wait", "--json", code=0).json["targets"]
+    assert (told["state"], told["rows"], told["everything"]) == ("published", 2, False)
+    assert (told["added"], told["changed"], told["removed"]) == (2, 0, 0)
+    wanted = in_table(nightly)
+    assert len(wanted) == 8
+    change(nightly, "UPDATE \"all\" SET label = 'spoilt' WHERE id = 'R-001'")
+    assert sent(nightly) == ("as it was", 0, False)
+    assert in_table(nightly)["R-001"]["label"] == "spoilt", "nobody looks into the table"
+    assert sent(nightly, "--all", "--plan") == ("planned", 8, True)
+    assert sent(nightly, "--all") == ("published", 8, True)
+    assert in_table(nightly) == wanted
+    change(nightly, 'DELETE FROM "all"')
+    assert sent(nightly) == ("as it was", 0, False)
+    assert "--all sends every row" in nightly.run("publish", code=0).err
+    assert sent(nightly, "--all") == ("published", 8, True)
+    assert in_table(nightly) == wanted
+    change(nightly, 'DROP TABLE "all"')
+    append(nightly, 8)
+    done = nightly.run("run", "--wait", code=0)
+    assert "is not there any more: every row goes there again" in done.err
+    assert len(in_table(nightly)) == 9
+
+
+def test_an_answer_that_changed_is_sent_again(nightly: JobFolder) -> None:
+    before = in_table(nightly)
+    new = {"label": "other", "note": "by hand"}
+    nightly.run("review", "edit", "R-004", "--output", json.dumps(new), code=0)
+    assert sent(nightly, "--plan") == ("planned", 3, False)
+    [told] = nightly.run("publish", "--json", code=0).json["targets"]
+    assert (told["rows"], told["added"], told["changed"]) == (3, 0, 1), "the rows of its chunk"
+    assert in_table(nightly)["R-004"]["note"] == "by hand"
+    nightly.run("review", "undo", "R-004", code=0)
+    assert sent(nightly) == ("published", 3, False)
+    assert in_table(nightly) == before
+    assert sent(nightly, "--set", "publish=[{to='all.sqlite', mode='upsert', key='id', include=['id', 'text']}]") == (
+        "published",
+        6,
+        True,
+    ), "other columns"
+
+
+def test_a_later_answer_that_is_taken_back_gives_way_to_the_earlier_one(nightly: JobFolder) -> None:
+    before = in_table(nightly)
+    text = (nightly.path / "rows.csv").read_text().replace("question number 1", "another question")
+    (nightly.path / "rows.csv").write_text(text)
+    nightly.run("run", "--wait", "--resend-changed", code=0)
+    assert in_table(nightly)["R-001"]["_batchctl_run"].endswith("-0002")
+    nightly.run("review", "reject", "R-001", code=3)
+    assert sent(nightly) == ("published", 1, False)
+    assert in_table(nightly) == before
+
+
+@pytest.mark.parametrize("point", ["K19b", "K19d", "K19e"])
+def test_an_upsert_of_new_rows_killed_anywhere_is_carried_on(nightly: JobFolder, point: str) -> None:
+    append(nightly, 6)
+    nightly.run("run", "--wait", "--set", "publish=[]", code=0)
+    assert nightly.run("publish", BATCHCTL_CRASH_AT=point).killed
+    assert len(in_table(nightly)) in (6, 7)
+    nightly.run("publish", code=0)
+    assert sorted(in_table(nightly)) == [f"R-{number:03d}" for number in range(7)]
+    assert sent(nightly) == ("as it was", 0, False)
+
+
+def test_a_table_that_another_job_replaced_gets_every_row(nightly: JobFolder) -> None:
+    """Also when the other one was interrupted, and nobody can tell what the table has."""
+    for crash in (None, "K19d"):
+        other = (
+            (nightly.path / "job.toml").read_text().replace(f'name = "{nightly.name}"', f'name = "{nightly.name}-x"')
+        )
+        (nightly.path / "other.toml").write_text(other.replace('mode = "upsert"', 'mode = "replace"'))
+        done = nightly.run("run", "other.toml", "--wait", BATCHCTL_CRASH_AT=crash)
+        assert done.killed == (crash is not None)
+        nightly.run("publish", "other.toml", code=0)
+        nightly.run("publish", "other.toml", BATCHCTL_CRASH_AT=crash)
+        assert sent(nightly, f"{nightly.name}-0001") == ("published", 6, True)
+
+
 # --- columns and cells ------------------------------------------------------------------------------------------------
 
 FORMULAS = ["=1+1", "+1", "-1", "@x", "\tx"]

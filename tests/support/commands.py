@@ -76,6 +76,7 @@ class Commands:
     def __init__(self, scratch: Path, env: Mapping[str, str] | None = None) -> None:
         self._scratch = scratch
         self._started = 0
+        self.patience_seconds = PATIENCE_SECONDS
         self._lines = b""
         self._pids: dict[int, int] = {}
         self._codes: dict[int, int] = {}
@@ -102,9 +103,9 @@ class Commands:
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Done:
         return self.start(argv, cwd=cwd, env=env).wait()
 
-    def code_of(self, pid: int, *, patience_seconds: float = PATIENCE_SECONDS) -> int:
+    def code_of(self, pid: int, *, patience_seconds: float | None = None) -> int:
         while pid not in self._codes:
-            self._hear(patience_seconds)
+            self._hear(patience_seconds or self.patience_seconds)
         return self._codes[pid]
 
     def has_ended(self, pid: int) -> bool:

@@ -41,6 +41,9 @@ def publish(
             help="Write CSV cells as they are, even where a spreadsheet runs them.",
         ),
     ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="upsert: every row again, not only what the target does not have yet.")
+    ] = False,
 ) -> Report:
     """Completed rows to every [[publish]] target, keyed and atomic; twice is the same as once.
 
@@ -50,7 +53,7 @@ def publish(
     """
     from batchctl.workflow import publish as workflow
 
-    ways = workflow.Ways(allow_pending_review, csv_raw)
+    ways = workflow.Ways(allow_pending_review, csv_raw, every)
     return workflow.publish(common.options(target), plan_only=plan, ways=ways)
 
 

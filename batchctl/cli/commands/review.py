@@ -54,6 +54,12 @@ def review(
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="edit: the new answer is in this file (- is stdin).")
     ] = None,
+    answer: Annotated[
+        int | None,
+        typer.Option(
+            "--answer", metavar="N", min=1, help="accept: the N-th of several answers, as `show` numbers them."
+        ),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option("--by", envvar="BATCHCTL_REVIEWER", metavar="NAME", help="Who decides; left out: the user."),
@@ -89,7 +95,7 @@ def review(
         return workflow.show(options, own[0])
     if action == "undo":
         return workflow.undo(options, own, by=by, every=every)
-    return workflow.decide(options, Action(action), chosen, by=by, note=note, output=_new(output, file))
+    return workflow.decide(options, Action(action), chosen, by=by, note=note, output=_new(output, file), answer=answer)
 
 
 def understood(words: list[str], run: str | None) -> tuple[str, list[str], str | None]:
