@@ -268,19 +268,45 @@ def test_tools_are_refused_where_the_service_refuses_them(model: str, endpoint: 
 
 
 @pytest.mark.parametrize(
-    ("model", "endpoint", "key", "hint"),
+    ("model", "endpoint", "params", "sent"),
     [
-        (CLAUDE, "Converse", "max_tokens", "write inferenceConfig = { maxTokens = 7 }"),
-        (CLAUDE, "InvokeModel", "max_output_tokens", "write max_tokens = 7"),
-        (NOVA, "InvokeModel", "max_tokens", "write inferenceConfig = { maxTokens = 7 }"),
-        (LLAMA, "InvokeModel", "max_tokens", "write max_gen_len = 7"),
-        (TITAN, "InvokeModel", "max_tokens", "remove it"),
+        (CLAUDE, "Converse", {"max_tokens": 7}, {"inferenceConfig": {"maxTokens": 7}}),
+        (
+            CLAUDE,
+            "Converse",
+            {"max_output_tokens": 7, "top_p": 0.5, "inferenceConfig": {"temperature": 0}},
+            {"inferenceConfig": {"maxTokens": 7, "topP": 0.5, "temperature": 0}},
+        ),
+        (CLAUDE, "InvokeModel", {"max_output_tokens": 7, "temperature": 0}, {"max_tokens": 7, "temperature": 0}),
+        (NOVA, "InvokeModel", {"max_tokens": 7}, {"inferenceConfig": {"maxTokens": 7}}),
+        (LLAMA, "InvokeModel", {"max_tokens": 7, "reasoning": {"effort": "low"}}, {"max_gen_len": 7}),
+        (LLAMA, "Converse", {"max_gen_len": 7, "reasoning_effort": "low"}, {"inferenceConfig": {"maxTokens": 7}}),
+        (TITAN, "InvokeModel", {"dimensions": 256}, {"dimensions": 256}),
     ],
 )
-def test_another_familys_name_for_the_cap_is_refused(model: str, endpoint: str, key: str, hint: str) -> None:
+def test_settings_are_sent_in_the_words_of_the_family(
+    model: str, endpoint: str, params: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    plain, _ = written(model, endpoint)
+    body, notes = written(model, endpoint, params=params)
+    assert body == plain | sent
+    changed = [key for key in params if key not in sent]
+    assert len([note for note in notes if note.startswith("params:")]) == len(changed)
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoint", "params"),
+    [
+        (TITAN, "InvokeModel", {"max_tokens": 7}),
+        (CLAUDE, "Converse", {"max_tokens": 7, "inferenceConfig": {"maxTokens": 8}}),
+        (CLAUDE, "Converse", {"max_tokens": 7, "inferenceConfig": 8}),
+        (LLAMA, "InvokeModel", {"max_tokens": 7, "max_gen_len": 8}),
+    ],
+)
+def test_settings_that_cannot_be_said_are_refused(model: str, endpoint: str, params: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as raised:
-        written(model, endpoint, params={key: 7})
-    assert raised.value.hint == hint
+        written(model, endpoint, params=params)
+    assert raised.value.effect == "nothing was written"
 
 
 def test_a_way_a_model_cannot_be_asked_is_refused() -> None:

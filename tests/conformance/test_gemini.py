@@ -232,6 +232,7 @@ def test_an_effort_is_said_in_the_vendors_words_and_told(model: str, effort: str
     [
         {"max_tokens": 7, "max_output_tokens": 8},
         {"maxOutputTokens": 7, "max_output_tokens": 8},
+        {"reasoning": {"effort": "low"}, "thinkingConfig": {"thinkingBudget": 0}},
         {"reasoning": {"effort": "huge"}},
         {"reasoning": {"effort": "low", "summary": "auto"}},
         {"generationConfig": "hot"},

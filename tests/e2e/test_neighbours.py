@@ -1,25 +1,12 @@
-"""The sample job, unchanged but for who answers, at each of OpenAI's neighbours: nothing is lost, nothing paid twice."""
+"""Whole jobs at each of OpenAI's neighbours: nothing is lost, nothing paid twice. The sample there: `test_samples.py`."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tomllib
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from batchctl.emulator import ADDRESSES, billed_rows
+from batchctl.emulator import ADDRESSES
 from tests.conftest import SHARED, NewJob, NewProvider
-from tests.docs.blocks import ROOT
-from tests.support.commands import Commands
-from tests.support.provider import Provider, ProviderProcess
 
-SAMPLE = ROOT / "samples" / "support-tickets"
 KEY = "sk-test-key"
 AT = {
     "openai-compatible": ("some-model", "OPENAI_API_KEY"),
@@ -28,44 +15,6 @@ AT = {
     "together": ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHER_API_KEY"),
 }
 """Of each provider: a model, and the usual variable for its key."""
-
-
-@pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
-    """`batchctl emulator --port`, answering as badly as the sample's own [emulator] table says."""
-    faults: dict[str, Any] = tomllib.loads((SAMPLE / "job.toml").read_text())["emulator"]
-    emulator = ProviderProcess(tmp_path_factory.mktemp("vendor"), **(faults | {"latency": 0}))
-    yield emulator
-    emulator.stop()
-
-
-@pytest.mark.parametrize("name", AT)
-def test_the_sample_runs_unchanged(name: str, vendor: Provider, commands: Commands, tmp_path: Path) -> None:
-    model, variable = AT[name]
-    folder = tmp_path / "support-tickets"
-    shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns(".batchctl"))
-    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), variable: KEY, "BATCHCTL_YES": "1"}
-    env |= {"BATCHCTL_POLL_SECONDS": "0.02", "BATCHCTL_RETRY_SECONDS": "0.005", "BATCHCTL_SETTLE_SECONDS": "0.05"}
-    there = [f"model.provider={name}", f"model.name={model}", f"model.base_url={vendor.url}{ADDRESSES[name]}"]
-    settings = [word for setting in there for word in ("--set", setting)]
-    done = commands.run(["providers", "check", "job.toml", "--json", *settings], cwd=folder, env=env)
-    assert done.code == 0, done
-    assert not [one for one in done.json["checks"] if one["ok"] is False]
-    done = commands.run(["run", "job.toml", "--wait", *settings], cwd=folder, env=env)
-    assert done.code == 3, done  # some answers are bad for good
-
-    status = commands.run(["status", "job.toml", "--json", *settings], cwd=folder, env=env).json
-    balance = {state: count for state, count in status["balance"].items() if state not in ("rows", "copied")}
-    assert sum(balance.values()) == status["balance"]["rows"] == 83
-    assert balance["completed"] >= 60
-    assert not balance["submitted"] + balance["held"] + balance["queued"]
-
-    lines = (folder / ".batchctl/support-tickets-0001/results.jsonl").read_bytes().split(b"\n")[:-1]
-    results = [json.loads(line) for line in lines]
-    assert len({one["id"] for one in results}) == len(results) == 83
-    assert {(one["provider"], one["model"]) for one in results} == {(name, model)}
-    paid = Counter(one["custom_id"] for one in billed_rows(vendor.state) if one["batch_id"])
-    assert set(paid.values()) == {1}
 
 
 @pytest.mark.parametrize("name", AT)
