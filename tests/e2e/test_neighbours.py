@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchctl.emulator import ADDRESSES
-from tests.conftest import SHARED, NewJob, NewProvider
+from tests.conftest import NewJob, NewProvider
 
 KEY = "sk-test-key"
 AT = {
@@ -31,36 +31,3 @@ def test_the_live_lane(name: str, new_job: NewJob, new_provider: NewProvider) ->
     assert sum(one["state"] == "completed" for one in results.values()) >= 6
     assert not job.books.creates
     assert not [one for one in vendor.calls("POST") if one["path"].endswith(("/batches", "/jobs", "/files"))]
-
-
-QUESTIONS = SHARED / "data" / "banking77" / "test.csv"
-SHAPE = (
-    "id state output reason detail attempt copied_from usage cost_usd provider model batch_id request_id prompt_version"
-    " schema_version created_at row"
-)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not QUESTIONS.is_file(), reason="the public test data is not beside the checkout")
-@pytest.mark.parametrize("name", AT)
-def test_3080_questions_end_in_files_of_one_shape(name: str, new_job: NewJob, new_provider: NewProvider) -> None:
-    model, variable = AT[name]
-    bad = {"invalid": 0.03, "500": 0.03, "missing": 0.03, "reordered": 0.5}
-    vendor = new_provider(**bad)
-    job = new_job(
-        vendor,
-        source=f'path = "{QUESTIONS}"',
-        prompt="Which intent?\n\n{{ text }}",
-        limits="chunk_rows = 1000",
-        model=f'provider = "{name}"\nname = "{model}"\nbase_url = "{vendor.url}{ADDRESSES[name]}"',
-    )
-    job.marked = False
-    job.env[variable] = KEY
-    job.run("run", "--wait", code=3)
-    job.check_balance()
-    job.check_money()
-    results = job.lines("results.jsonl")
-    assert len(results) == 3080
-    assert {" ".join(one) for one in results} == {SHAPE}
-    assert {one["usage"] is None for one in results if one["state"] == "completed"} == {False}
-    assert sum(one["state"] == "completed" for one in results) > 2700

@@ -25,6 +25,7 @@ from tests.support.commands import Commands
 from tests.support.gcs import Gcs
 from tests.support.jobs import KEY, JobFolder
 from tests.support.provider import Provider, ProviderProcess
+from tests.support.shape import check_shape
 
 SAMPLE = ROOT / "samples" / "support-tickets"
 LABELS = ("billing", "refund", "shipping", "bug", "account", "how_to", "feedback", "other")
@@ -158,7 +159,7 @@ def test_the_sample_on(
     balance = job.check_balance()
     assert balance["rows"] == 83
     job.check_files()
-    results = job.lines("results.jsonl")
+    results = check_shape(job.directory / "results.jsonl")
     assert {
         one["id"]: (one["output"] if one["reason"] is None else None, one["reason"]) for one in results
     } == expected(place.refusals)
