@@ -367,6 +367,8 @@ def test_a_recorded_list_is_read_to_its_last_page(tmp_path: Path) -> None:
     last = load("lists", "page2")["data"][0]["id"]
     assert found.pop(last) is Proof.CERTAIN
     assert set(found.values()) == {Proof.WHEN_ENDED}
+    with recorded(lambda _: httpx2.Response(200, json=load("lists", "empty"))) as provider:
+        assert provider.find(str(chunk), tag=TAG, since=0) == []
 
 
 @needs_fixtures

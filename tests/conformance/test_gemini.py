@@ -477,6 +477,23 @@ def test_a_recorded_upload_is_read_and_a_create_is_as_recorded(tmp_path: Path) -
 
 
 @needs_fixtures
+def test_a_create_of_embeddings_is_as_recorded() -> None:
+    """The page has the file's name in snake_case, which the service takes as well."""
+    wanted, sent = load("create_embed_file.request"), []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append((request.url.path, orjson.loads(request.read())))
+        return httpx2.Response(200, json=load("job_pending"))
+
+    batch, model = wanted["batch"], "gemini-embedding-001"
+    with recorded(answer) as provider:
+        staged = batch["inputConfig"]["file_name"]
+        provider.create(staged, endpoint=endpoint_of(model), tag=batch["displayName"], run="r", chunk=1)
+    given = {"batch": batch | {"inputConfig": {"fileName": staged}}}
+    assert sent == [(f"/v1beta/models/{model}:asyncBatchEmbedContent", given)]
+
+
+@needs_fixtures
 def test_recorded_requests_pass_our_own_check_and_the_emulators() -> None:
     provider = GeminiBatch(base_url="http://127.0.0.1:1", api_key=CANARY)
     embedding = "gemini-embedding-001"
