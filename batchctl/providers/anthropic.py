@@ -116,6 +116,7 @@ class AnthropicBatch:
             uploads=False,
             endpoints=(ENDPOINT,),
             retention="results 29 days after creation",
+            regions="none to choose; a batch belongs to one Workspace",
             credentials=(key_name,),
         )
 

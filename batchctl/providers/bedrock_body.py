@@ -79,6 +79,11 @@ def family_of(model: str) -> Family:
     return next((family for start, family in _FAMILIES if re.search(rf"(?:^|\.){start}", name)), Family.OTHER)
 
 
+def takes_schema(model: str) -> bool:
+    """Whether a model is listed with structured output. The newest page says that batches have it, an older one not."""
+    return family_of(model) is Family.ANTHROPIC and _SHAPED.search(model) is not None
+
+
 def endpoints_of(model: str) -> tuple[str, ...]:
     """The ways a model can be asked in batch, the usual one first."""
     family = family_of(model)
@@ -163,7 +168,7 @@ def _schema(
             effect="nothing was written",
             hint='set [model] endpoint = "InvokeModel"' if claude else 'use mode = "native" or "prompt"',
         )
-    if family is Family.ANTHROPIC and _SHAPED.search(model):
+    if takes_schema(model):
         part, notes = schema_part(schema, tool=False, name=name)
         if endpoint == INVOKE:
             return part, "", notes

@@ -102,6 +102,7 @@ class OpenAIBatch(OpenAIBackground):
             fenced=profile.fenced,
             endpoints=profile.endpoints,
             retention=profile.retention,
+            regions=profile.regions,
             credentials=(variable,),
         )
 
