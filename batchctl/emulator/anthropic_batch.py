@@ -116,7 +116,7 @@ class Rows:
             return Made(self.undone(custom_id, cut_code), False, custom_id, not_run=True)
         payload = orjson.dumps(params)
         digest = sha256(payload)
-        fate = self._fates.draw(digest.digest(), custom_id)
+        fate = self._fates.draw(digest.digest(), custom_id, payload)
         if fate.delivery == "missing":
             return Made(b"", False, custom_id)
         if fate.delivery == "expired":

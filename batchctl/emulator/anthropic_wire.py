@@ -255,7 +255,7 @@ class AnthropicWire:
         message_params(params, settings.models)
         payload = orjson.dumps(params)
         digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "")
+        fate = Fates(settings).draw(digest.digest(), "", payload)
         if fate.delivery in ERRORS:
             kind, message, status = ERRORS[fate.delivery]
             raise RefusedError(message, status=status, type_=kind)

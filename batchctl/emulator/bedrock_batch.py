@@ -272,7 +272,7 @@ class Rows:
         body = record["modelInput"]
         payload = orjson.dumps(body)
         digest = sha256(payload)
-        fate = self._fates.draw(digest.digest(), record_id)
+        fate = self._fates.draw(digest.digest(), record_id, payload)
         if fate.delivery == "missing":
             return Made(b"", False, record_id)
         if fate.delivery == "expired":

@@ -280,7 +280,7 @@ class BedrockWire:
             raise RefusedError(str(error), status=error.status) from error
         payload = orjson.dumps(body)
         digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "")
+        fate = Fates(settings).draw(digest.digest(), "", payload)
         if fate.delivery in ERRORS:
             status, message = ERRORS[fate.delivery]
             raise RefusedError(message, status=status or 500)

@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from batchctl.emulator.reading import known_keys, nearest, refuse, seconds, whole
 
 if TYPE_CHECKING:
@@ -93,7 +95,10 @@ class CallFault:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What happens to one row: `delivery` instead of an answer, `quality` of the answer, `line` in the result file."""
+    """What happens to one row: `delivery` instead of an answer, `quality` of the answer, `line` in the result file.
+
+    A quality that begins with `=` is the answer itself.
+    """
 
     delivery: str = ""
     quality: str = ""
@@ -107,16 +112,29 @@ _LINE = ("duplicated", "conflict")
 GROUPS = (_DELIVERY, _QUALITY, _LINE)
 
 
+def told(what: str) -> Fate:
+    """The fate of a row for which `says` has this: a word for what becomes of it, or else its answer."""
+    name = f"error{what}" if what in ("500", "429") else what
+    if name in _DELIVERY:
+        return Fate(delivery=name)
+    return Fate(quality=name if name in _QUALITY[1:] else f"={what}")
+
+
 class Fates:
     """Draws the fate of rows. One instance a batch; holds nothing but thresholds."""
 
     def __init__(self, settings: Settings) -> None:
         self._seed = settings.seed.to_bytes(8, "big", signed=True)
         self._groups = [_thresholds(settings, group) for group in GROUPS]
-        self.quiet = not any(self._groups)
+        self._quiet = not any(self._groups)
+        self._says = [(orjson.dumps(text)[1:-1], told(what)) for text, what in settings.says]
 
-    def draw(self, digest: bytes, custom_id: str) -> Fate:
-        if self.quiet:
+    def draw(self, digest: bytes, custom_id: str, payload: bytes) -> Fate:
+        """`payload` is the request as JSON: what `says` names is looked for in it."""
+        for text, fate in self._says:
+            if text in payload:
+                return fate
+        if self._quiet:
             return FINE
         drawn = sha256(self._seed + digest + custom_id.encode()).digest()
         quality = _pick(self._groups[1], drawn[8:16])

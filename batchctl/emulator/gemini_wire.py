@@ -317,7 +317,7 @@ class GeminiWire(GoogleErrors):
         request = embed(body) if method == "embedContent" else generate(body)
         payload = orjson.dumps(body)
         digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "")
+        fate = Fates(settings).draw(digest.digest(), "", payload)
         if fate.delivery in _LIVE:
             raise RefusedError(status=_LIVE[fate.delivery])
         given = Manner(model, settings, live=True).answer(

@@ -145,7 +145,7 @@ class Rows:
             return Made(b"", False, key, not_run=True)
         payload = orjson.dumps(request)
         digest = sha256(payload)
-        fate = self._fates.draw(digest.digest(), key)
+        fate = self._fates.draw(digest.digest(), key, payload)
         if fate.delivery == "missing":
             return Made(b"", False, key)
         if fate.delivery:

@@ -195,7 +195,7 @@ class Rows:
             return Made(self._undone(nonce, custom_id, cut_code), False, custom_id, not_run=True)
         payload = orjson.dumps(body)
         digest = sha256(payload)
-        fate = self._fates.draw(digest.digest(), custom_id)
+        fate = self._fates.draw(digest.digest(), custom_id, payload)
         delivery = fate.delivery
         if delivery == "missing":
             return Made(b"", False, custom_id, not_run=True)

@@ -292,7 +292,7 @@ class OpenAIWire:
             raise RefusedError(f"The model '{model}' does not exist", param="model", code="model_not_found", status=404)
         payload = orjson.dumps(body)
         digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "")
+        fate = Fates(settings).draw(digest.digest(), "", payload)
         if fate.delivery in ("error500", "unknown", "timeout"):
             raise RefusedError(openai_batch.SERVER_ERROR["error"]["message"] or "", status=500, type_="server_error")
         if fate.delivery == "error429":

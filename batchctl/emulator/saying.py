@@ -1,6 +1,7 @@
 """What the model would have said, before a wire puts it into its own shape. The same for every vendor.
 
-The words depend on seed and request alone; a drawn quality breaks them: not JSON, not the schema, cut off, refused.
+The words depend on seed and request alone; a drawn quality breaks them: not JSON, not the schema, cut off, refused. They
+can also be given (`says`): the same row then has the same answer, whatever its request looks like on each wire.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def words(given: Any) -> str:
 
 def say(asked: Asked, dice: bytes, quality: str, u2028: bool) -> Said:
     prompt = asked.prompt.lower()
+    if quality.startswith("="):
+        return Said(quality[1:], asked.tool, tokens=len(quality) // 4 + 1)
     if quality == "refused":
         return Said(REFUSAL, finish="refusal", tokens=9)
     if quality == "filtered":

@@ -39,6 +39,7 @@ class Settings:
     `conflict` rows appear twice with different answers. `results` are oddities put into every result file.
     `window` shorter than `latency` makes a batch expire with part of its rows done. `models` limits what exists.
     `cached` is the part of each row's input tokens read from a cache, `thinking` so many reasoning tokens in each answer;
+    `says` gives requests that hold a text their answer, or the word for what becomes of them; the first that fits counts.
     `prices` is the tariff of the money meter, in USD per million tokens (`tariff.py`).
     `s3` is the address of an S3 server, which the Bedrock wire reads and writes (else AWS_ENDPOINT_URL_S3);
     `least_records` is the smallest job that wire takes.
@@ -73,6 +74,7 @@ class Settings:
     clock_offset: float = 0.0
     cached: float = 0.0
     thinking: int = 0
+    says: tuple[tuple[str, str], ...] = ()
     s3: str = ""
     least_records: int = 100
     gcs: str = ""
@@ -105,6 +107,12 @@ class Settings:
                 read[name] = words(value, key, where, RESULT_FAULTS)
             elif name == "cached":
                 read[name] = share(value, key, where)
+            elif name == "says":
+                if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value.values()):
+                    raise refuse(
+                        "`says` must be a table of texts", where, 'write `says = { "order 88213" = "refused" }`'
+                    )
+                read[name] = tuple((str(text), one) for text, one in value.items())
             elif name == "prices":
                 read[name] = tariff(value, where)
             elif name == "models":
@@ -154,4 +162,5 @@ class Settings:
     def restored(cls, text: str) -> Settings:
         raw = orjson.loads(text)
         lists = {name: tuple(raw[name]) for name in ("results", "prices", "models")}
-        return cls(**raw | lists | {"calls": ()})
+        said = tuple((text, what) for text, what in raw["says"])
+        return cls(**raw | lists | {"calls": (), "says": said})

@@ -6,6 +6,7 @@ server's form. A front asks nobody who he is, and has no batches.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any, ClassVar
 
 from aiohttp import ClientSession, web
@@ -69,8 +70,12 @@ class StoreFront(NoBatches):
         body = await request.read()
         async with (
             ClientSession(auto_decompress=False) as session,
-            session.request(request.method, url, data=body or None, headers=headers, allow_redirects=False) as answer,
+            session.request(
+                request.method, url, data=BytesIO(body) if body else None, headers=headers, allow_redirects=False
+            ) as answer,
         ):
             given = await answer.read()
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN}
+        if self.same_host and URL(kept.get("Location", "")).authority == request.host:
+            kept["Location"] = f"{request.scheme}://{request.host}/{self.name}{URL(kept['Location']).raw_path_qs}"
         return web.Response(status=answer.status, body=given, headers=kept)

@@ -222,7 +222,7 @@ class VertexWire(GoogleErrors):
         given = embed(body) if method == "embedContent" else checked(body)
         payload = orjson.dumps(body)
         digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "")
+        fate = Fates(settings).draw(digest.digest(), "", payload)
         if fate.delivery in _LIVE:
             raise RefusedError(status=_LIVE[fate.delivery])
         manner = Manner(model, settings, live=True, more_usage=(("trafficType", "ON_DEMAND"),))

@@ -45,6 +45,7 @@ class Traits:
     endpoints: tuple[str, ...] = ()
     structured_output: bool = True
     retention: str = ""
+    regions: str = "not verified"
     credentials: tuple[str, ...] = ()
 
 

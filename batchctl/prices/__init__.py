@@ -5,7 +5,7 @@ file says, then genai-prices, then `table.csv`. An unknown price is None. It is 
 place of a batch price that nobody has published.
 """
 
-from batchctl.prices.lookup import find, override
+from batchctl.prices.lookup import find, override, priced_in_batch
 from batchctl.prices.rates import Price, Rates, as_usd, picos, usd_text
 
-__all__ = ["Price", "Rates", "as_usd", "find", "override", "picos", "usd_text"]
+__all__ = ["Price", "Rates", "as_usd", "find", "override", "picos", "priced_in_batch", "usd_text"]

@@ -43,6 +43,19 @@ def find(provider: str, model: str, lane: Lane, *, now: datetime | None = None) 
     return _genai(provider, model, lane, now or datetime.now(UTC)) or _table(provider, model, lane)
 
 
+def priced_in_batch(provider: str) -> tuple[str, ...]:
+    """Names of the models whose price in batch a source is certain of; a name may stand for its snapshots."""
+    names = {model for vendor, model in _rows() if vendor == provider}
+    if provider in _IN_GENAI:
+        from genai_prices.data import providers
+
+        vendor = next((one for one in providers if one.id == _IN_GENAI[provider]), None)
+        own = "gemini" if provider == "gemini" else ""  # Google's list has models of others as well
+        names |= {one.id for one in (vendor.models if vendor else ()) if one.id.startswith(own)}
+        names = {name for name in names if not name.endswith("-")}  # the beginning of many names is none
+    return tuple(sorted(name for name in names if find(provider, name, "batch") is not None))
+
+
 def override(
     taken: Decimal, given: Decimal, *, cached: Decimal | None = None, cache_write: Decimal | None = None
 ) -> Price:

@@ -54,6 +54,7 @@ from batchctl.providers.http import (
     retry_after,
     whole,
 )
+from batchctl.providers.params import FLAT_EFFORT, in_words_of, without_effort
 from batchctl.providers.server_time import ServerTime
 
 ENDPOINT = "/v1/messages"
@@ -75,7 +76,6 @@ BILLING_CODES = frozenset(
 """`error_code`s that no waiting cures (anthropic 2.12.0, `types/shared/*_error_details.py`)."""
 ACCOUNT_CODES = frozenset({"organization_on_hold", "organization_type_not_supported", "parent_organization_required"})
 OWN = ("model", "messages", "system", "stream")
-FOREIGN = ("max_output_tokens", "max_completion_tokens")
 MAX_TOKENS = 4096
 """Sent when the job names no `max_tokens`, which this vendor demands; every model takes as many."""
 HEAD, TAIL = b'{"requests":[', b"]}"
@@ -86,6 +86,13 @@ FIRST_LINE_BYTES = 64_000_000
 ANSWER_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NO_EFFORT = re.compile(
+    r"claude-(?:instant|[123]|(?:opus-4(?:-[01])?|sonnet-4(?:-[05])?|haiku-4(?:-5)?)(?:-(?:20\d{6}|latest))?$)"
+)
+"""Models without `output_config.effort`: those before Opus 4.5 and Sonnet 4.6, and Haiku 4.5
+(platform.claude.com/docs/en/build-with-claude/effort, read 2026-11-21). They do not think unless `thinking` says so."""
+NEAREST = {"none": "low", "minimal": "low"}
+"""Levels that this vendor does not have, as the nearest one it has."""
 
 
 class AnthropicBatch:
@@ -111,6 +118,7 @@ class AnthropicBatch:
             uploads=False,
             endpoints=(ENDPOINT,),
             retention="results 29 days after creation",
+            regions="none to choose; a batch belongs to one Workspace",
             credentials=(key_name,),
         )
 
@@ -144,19 +152,11 @@ class AnthropicBatch:
                 effect="nothing was written",
                 hint="remove it: there is one, " + ENDPOINT,
             )
-        foreign = next((one for one in FOREIGN if one in params), None)
-        if foreign is not None:
-            raise UsageError(
-                f"{self.name} knows no `{foreign}`: every request would be refused",
-                where="[model] params",
-                effect="nothing was written",
-                hint=f"write max_tokens = {params[foreign]}",
-            )
+        params, notes = _translated(params, model)
         body: dict[str, Any] = {"model": model, "max_tokens": MAX_TOKENS}
         if system is not None:
             body["system"] = system
         body["messages"] = [{"role": "user", "content": prompt}]
-        notes: tuple[str, ...] = ()
         if "max_tokens" not in params:
             notes += (f"max_tokens: {MAX_TOKENS:,}, because [model] params sets none",)
         if schema is not None and mode != "prompt":
@@ -441,6 +441,21 @@ class AnthropicBatch:
         if status == 429:
             return Throttled(text, where=where, wait_seconds=retry_after(headers))
         return OutcomeUnknown(text, where=where)
+
+
+def _translated(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings under other vendors' names in this one's words, and notes."""
+    rest, effort = without_effort(params)
+    told: tuple[str, ...] = ()
+    if effort is not None and _NO_EFFORT.match(model):
+        params, told = rest, (f"params: the effort is left out, {model} has no setting for it",)
+    elif effort in NEAREST:
+        params, told = (
+            {**rest, FLAT_EFFORT: NEAREST[effort]},
+            (f"params: the least effort there is: {NEAREST[effort]}",),
+        )
+    given, notes = in_words_of(params, caps=("max_tokens",), effort="output_config.effort")
+    return given, notes + told
 
 
 def _path(batch_id: str) -> str:

@@ -112,6 +112,7 @@ class BedrockBatch:
             wire="bedrock",
             endpoints=endpoints_of(model),
             retention="results in your bucket, until you delete them",
+            regions="[model] region, that of the bucket; a model may be asked across regions by its profile (us., eu.)",
             credentials=(aws.KEY_ID, aws.SECRET),
         )
 

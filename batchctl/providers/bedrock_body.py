@@ -23,6 +23,7 @@ import orjson
 from batchctl.model.errors import UsageError
 from batchctl.providers.anthropic_schema import schema_part
 from batchctl.providers.http import merged
+from batchctl.providers.params import CAPS, NESTED_EFFORT, NO_NAMES, in_words_of, without_effort
 
 CONVERSE, INVOKE = "Converse", "InvokeModel"
 ANTHROPIC_VERSION = "bedrock-2023-05-31"
@@ -31,8 +32,14 @@ LLAMA_TOKENS = 2048
 SCHEMA_WORDS = (
     "Answer with one JSON value that fits this JSON Schema, and with nothing else: no code fence, no explanation.\n"
 )
-CAPS = ("max_tokens", "max_output_tokens", "max_completion_tokens", "max_gen_len", "maxTokens")
-"""What the families, and other vendors, call the most tokens an answer may have."""
+IN_CONFIG = {
+    "temperature": "inferenceConfig.temperature",
+    "top_p": "inferenceConfig.topP",
+    "topP": "inferenceConfig.topP",
+    "stop_sequences": "inferenceConfig.stopSequences",
+    "stopSequences": "inferenceConfig.stopSequences",
+}
+"""Where Converse and Nova have settings that stand at the top elsewhere."""
 
 
 class Family(StrEnum):
@@ -72,6 +79,11 @@ def family_of(model: str) -> Family:
     return next((family for start, family in _FAMILIES if re.search(rf"(?:^|\.){start}", name)), Family.OTHER)
 
 
+def takes_schema(model: str) -> bool:
+    """Whether a model is listed with structured output. The newest page says that batches have it, an older one not."""
+    return family_of(model) is Family.ANTHROPIC and _SHAPED.search(model) is not None
+
+
 def endpoints_of(model: str) -> tuple[str, ...]:
     """The ways a model can be asked in batch, the usual one first."""
     family = family_of(model)
@@ -100,7 +112,7 @@ def body_of(
             effect="nothing was written",
             hint="use " + " or ".join(endpoints_of(model)),
         )
-    _check_caps(endpoint, family, params)
+    params, renamed = _translated(endpoint, family, params)
     notes: tuple[str, ...] = ()
     shape: dict[str, Any] = {}
     if schema is not None and mode != "prompt" and family is not Family.TITAN:
@@ -114,23 +126,27 @@ def body_of(
         cap = _CAP_OF.get(family)
         if cap in body and cap not in params:
             notes = (f"{cap}: {body[cap]:,}, because [model] params sets none", *notes)
-    return merged(body | shape, params, OWN), notes
+    return merged(body | shape, params, OWN), renamed + notes
 
 
-def _check_caps(endpoint: str, family: Family, params: Mapping[str, Any]) -> None:
-    """A cap under the name another family has for it: every request would be refused, or run without one."""
-    own = None if endpoint == CONVERSE else _CAP_OF.get(family)
-    foreign = next((one for one in CAPS if one in params and one != own), None)
-    if foreign is None:
-        return
-    nested = own is None and family is not Family.TITAN
-    hint = f"write inferenceConfig = {{ maxTokens = {params[foreign]} }}" if nested else "remove it"
-    raise UsageError(
-        f"bedrock knows no `{foreign}` for this model by {endpoint}",
-        where="[model] params",
-        effect="nothing was written",
-        hint=f"write {own} = {params[foreign]}" if own else hint,
-    )
+def _translated(endpoint: str, family: Family, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Settings under the names this way of asking has for them, and notes. Every request would be refused otherwise."""
+    if family is Family.TITAN:
+        foreign = next((one for one in CAPS if one in params), None)
+        if foreign is None:
+            return params, ()
+        raise UsageError(
+            f"bedrock knows no `{foreign}` for this model by {endpoint}",
+            where="[model] params",
+            effect="nothing was written",
+            hint="remove it: an embedding has no output tokens",
+        )
+    params, effort = without_effort(params)
+    told = () if effort is None else ("params: the effort is left out, not verified in Bedrock's batch",)
+    nested = endpoint == CONVERSE or family is Family.NOVA
+    caps = ("inferenceConfig.maxTokens",) if nested else (_CAP_OF[family],)
+    given, notes = in_words_of(params, caps=caps, effort=NESTED_EFFORT, renamed=IN_CONFIG if nested else NO_NAMES)
+    return given, notes + told
 
 
 # --- schemas -------------------------------------------------------------------------------------------------------
@@ -152,7 +168,7 @@ def _schema(
             effect="nothing was written",
             hint='set [model] endpoint = "InvokeModel"' if claude else 'use mode = "native" or "prompt"',
         )
-    if family is Family.ANTHROPIC and _SHAPED.search(model):
+    if takes_schema(model):
         part, notes = schema_part(schema, tool=False, name=name)
         if endpoint == INVOKE:
             return part, "", notes

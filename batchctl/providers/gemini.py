@@ -85,6 +85,7 @@ class GeminiBatch:
             wire="google",
             endpoints=METHODS if model is None else (endpoint_of(model),),
             retention="files 48 hours after upload; result files: not documented",
+            regions="none to choose",
             credentials=(key_name,),
         )
 

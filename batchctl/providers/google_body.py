@@ -18,7 +18,7 @@ import orjson
 from batchctl.model.errors import UsageError
 from batchctl.providers.google_schema import schema_part
 from batchctl.providers.http import merged
-from batchctl.providers.params import in_words_of
+from batchctl.providers.params import NESTED_EFFORT, in_words_of, without_effort
 
 GENERATE, EMBED = "generateContent", "embedContent"
 _SETTINGS = (
@@ -33,10 +33,10 @@ TOP = frozenset(
     ["safetySettings", "tools", "toolConfig", "cachedContent", "labels", "modelArmorConfig", "generationConfig"]
 )
 OWN = ("model", "contents", "content", "systemInstruction", "system_instruction")
-BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
+BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576}
 """`reasoning.effort` in tokens for models before Gemini 3, which know no levels: the numbers of Google's OpenAI-compatible
 endpoint as others report them, not verified at the vendor's page (2026-11-21); `minimal` is our own."""
-LEVELS = {"none": "MINIMAL", "minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
+LEVELS = {"none": "MINIMAL", "minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "HIGH"}
 _BUDGET_MODELS = re.compile(r"gemini-(?:1|2)[.-]")
 _KEY = re.compile(r"[ -~]{1,200}")
 
@@ -57,7 +57,7 @@ def body(
     schema_name: str,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The request for one row, and notes. `UsageError` for what the vendor would refuse in every row."""
-    params, renamed = in_words_of(params, caps=("max_output_tokens", "maxOutputTokens"), nested_effort=True)
+    params, renamed = in_words_of(params, caps=("max_output_tokens", "maxOutputTokens"), effort=NESTED_EFFORT)
     if method_of(model) == EMBED:
         text = prompt if system is None else f"{system}\n\n{prompt}"
         return merged({"content": {"parts": [{"text": text}]}}, _camel_keys(params), OWN), renamed
@@ -78,6 +78,9 @@ def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tupl
     top: dict[str, Any] = {}
     config: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+    params, effort = without_effort(params)
+    if effort is not None:
+        config["thinkingConfig"], notes = _thinking(effort, model)
     for key, value in params.items():
         name = camel(key)
         if name == "generationConfig":
@@ -90,8 +93,6 @@ def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tupl
             if name in config:
                 raise UsageError(f"`{key}` is set twice", where="[model] params", effect="nothing was written")
             config[name] = value
-        elif key == "reasoning":
-            config["thinkingConfig"], notes = _thinking(value, model)
         else:
             top[name if name in TOP else key] = value
     if config.get("candidateCount", 1) != 1:
@@ -104,16 +105,8 @@ def _placed(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tupl
     return (top | {"generationConfig": config} if config else top), notes
 
 
-def _thinking(value: Any, model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _thinking(effort: str, model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """`reasoning = {effort = "low"}`, as other providers have it, in this vendor's words."""
-    effort = value.get("effort") if isinstance(value, Mapping) and len(value) == 1 else None
-    if effort not in LEVELS:
-        raise UsageError(
-            "`reasoning` can only hold `effort`, one of " + ", ".join(LEVELS),
-            where="[model] params",
-            effect="nothing was written",
-            hint="write thinkingConfig = { ... } as the provider has it",
-        )
     if _BUDGET_MODELS.match(model.rpartition("/")[2]):
         return {"thinkingBudget": BUDGETS[effort]}, (f"reasoning: sent as thinkingBudget {BUDGETS[effort]:,}",)
     return {"thinkingLevel": LEVELS[effort]}, (f"reasoning: sent as thinkingLevel {LEVELS[effort]}",)

@@ -58,7 +58,7 @@ from batchctl.providers.http import (
     whole,
 )
 from batchctl.providers.openai_background import OpenAIBackground
-from batchctl.providers.params import in_words_of
+from batchctl.providers.params import FLAT_EFFORT, NESTED_EFFORT, in_words_of
 from batchctl.providers.profiles import BILLING_CODES, CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
 from batchctl.providers.server_time import ServerTime
 from batchctl.providers.strict_schema import openai_part, strict_form
@@ -104,6 +104,7 @@ class OpenAIBatch(OpenAIBackground):
             fenced=profile.fenced,
             endpoints=profile.endpoints,
             retention=profile.retention,
+            regions=profile.regions,
             credentials=(variable,),
         )
 
@@ -141,7 +142,7 @@ class OpenAIBatch(OpenAIBackground):
             return merged(body, params, OWN), ()
         chat = endpoint == CHAT
         caps = self.profile.caps if chat else ("max_output_tokens",)
-        params, told = in_words_of(params, caps=caps, nested_effort=not chat)
+        params, told = in_words_of(params, caps=caps, effort=FLAT_EFFORT if chat else NESTED_EFFORT)
         if chat:
             messages = [] if system is None else [{"role": "system", "content": system}]
             body["messages"] = [*messages, {"role": "user", "content": prompt}]

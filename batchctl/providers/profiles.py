@@ -46,6 +46,7 @@ class Profile:
     endpoints: tuple[str, ...]
     limits: Limits
     retention: str
+    regions: str = "not verified"
     fenced: bool = False
     paged: bool = True
     methods: bool = True
@@ -91,6 +92,7 @@ AZURE = Profile(
         source="MicrosoftDocs/azure-ai-docs global-batch-limits.md, read 2026-11-21 (line_bytes: our own bound)",
     ),
     retention="inputs 30 days, results until they are deleted",
+    regions="that of the resource; deployments of the kinds Global-Batch and DataZone-Batch",
     caps=("max_completion_tokens", "max_tokens"),
 )
 MISTRAL = Profile(
@@ -106,6 +108,7 @@ MISTRAL = Profile(
         "(line_bytes: our own bound)",
     ),
     retention="results 24 hours after the end",
+    regions="by its address: api.mistral.ai, or its eu and us variants",
     methods=False,
     caps=("max_tokens",),
     states={
@@ -145,6 +148,7 @@ VLLM = replace(
     endpoints=(CHAT, EMBEDDINGS),
     limits=replace(OPENAI.limits, source="our own bounds: vLLM holds a whole file in memory"),
     retention="files until you delete them",
+    regions="your own machine",
 )
 BY_HOST: Mapping[str, Profile] = {
     "api.groq.com": replace(

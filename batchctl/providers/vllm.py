@@ -42,6 +42,7 @@ class VllmFiles(OpenAIBatch):
             paid=False,
             endpoints=VLLM.endpoints,
             retention=VLLM.retention,
+            regions=VLLM.regions,
         )
 
     def account(self) -> str:

@@ -21,8 +21,11 @@ from batchctl.workflow.workspace import Plan
 class Group:
     """Rows that are sent again under one plan, as one attempt."""
 
-    def __init__(self, directory: Path, run_id: str, plan: Plan, attempt: int, first_number: int, rows: int) -> None:
+    def __init__(
+        self, directory: Path, run_id: str, plan: Plan, attempt: int, first_number: int, rows: int, *, lane: str
+    ) -> None:
         self.directory = directory
+        self.lane = lane
         self.plan = plan
         self.attempt = attempt
         self.splice, _ = line_splice(plan, None)
@@ -68,7 +71,7 @@ class Group:
         """Close and check the chunk files; what the ledger needs to know of them."""
         self.packer.__exit__(None)
         chunks = self.packer.chunks
-        require_enough(self.plan, [one.requests for one in chunks])
+        require_enough(self.plan, [one.requests for one in chunks], lane=self.lane)
         made = self._write_copies(chunks)
         codec = self.plan.codec()
         endpoint, model = self.plan.endpoint, self.plan.job.model.name

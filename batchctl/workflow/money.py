@@ -22,9 +22,10 @@ from batchctl.model.errors import BudgetReached
 from batchctl.model.rows import RowState
 from batchctl.prices import Price, as_usd, find, override, picos, usd_text
 from batchctl.prices.lookup import Lane
+from batchctl.providers.params import CAPS
 from batchctl.workflow.workspace import Plan, Workspace
 
-CAP_KEYS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "maxOutputTokens", "max_gen_len", "maxTokens")
+CAP_TABLES = ("inferenceConfig", "generationConfig", "generation_config")
 NO_OUTPUT = ("/v1/embeddings", "/v1/moderations", ":embedContent")
 BATCH, LIVE, BACKGROUND = "batch", "live", "background"
 DRY_RUN = "dry-run"
@@ -168,11 +169,10 @@ def output_cap(plan: Plan) -> int | None:
     if plan.endpoint.endswith(NO_OUTPUT):
         return 0
     params = plan.job.model.params
-    nested = params.get("inferenceConfig")
-    params = {**nested, **params} if isinstance(nested, dict) else params
-    found = next((params[key] for key in CAP_KEYS if isinstance(params.get(key), int)), None)
+    tables = [params, *(params[name] for name in CAP_TABLES if isinstance(params.get(name), dict))]
+    found = [table[key] for table in tables for key in CAPS if isinstance(table.get(key), int)]
     answers = params.get("n", 1)
-    return None if found is None else found * (answers if isinstance(answers, int) else 1)
+    return max(found) * (answers if isinstance(answers, int) else 1) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,8 @@ class Packing:
         tail = len(packed) > 1 and packed[-1].requests < self.limits.least_requests
         if not fates.untouched or suffixes or tail:
             packed, made = self._repack(packed, fates, suffixes, leaders)
-        require_enough(self.plan, [one.requests for one in packed])
+        lane = self.workspace.options.lane or self.plan.job.lane.prefer
+        require_enough(self.plan, [one.requests for one in packed], lane=lane)
         self.rejects.finish()
         check = self.codec.check_line
         endpoint, model = self.plan.endpoint, self.plan.job.model.name

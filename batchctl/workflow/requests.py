@@ -223,16 +223,19 @@ def even_rows(limits: Limits, requests: int) -> int:
     return -(-requests // chunks)
 
 
-def require_enough(plan: Plan, sizes: Iterable[int]) -> None:
-    """Refuse chunks with fewer requests than the vendor takes in a batch: it would refuse them, later and as a whole."""
+def require_enough(plan: Plan, sizes: Iterable[int], *, lane: str) -> None:
+    """Refuse chunks with fewer requests than the vendor takes in a batch: it would refuse them, later and as a whole.
+
+    `lane` is the one they are meant for; one by one there can be as few as one likes.
+    """
     least = plan.codec().limits(plan.endpoint).least_requests
     small = next((one for one in sizes if one < least), None)
-    if small is None or plan.job.lane.prefer != "batch":
+    if small is None or lane != "batch":
         return
     raise UsageError(
         f"{plan.job.model.provider} takes no batch with fewer than {least:,} requests, and one would have {small:,}",
         where="[model] provider",
         effect="nothing was sent",
-        hint='send them live: [lane] prefer = "live"; or wait until there are more',
+        hint='send them live: `batchctl run --lane live`, or [lane] prefer = "live"; or wait until there are more',
         code="too_few_requests",
     )

@@ -245,7 +245,7 @@ class _Rerun:
                 self.skipped[why] += 1
         for (settings, attempt), count in list(self.groups.items()):
             least = chunk_limits(self.plans[settings]).least_requests
-            if count < least and self.plans[settings].job.lane.prefer == "batch":
+            if count < least and self.workspace.lane(self.run) == "batch":
                 del self.groups[settings, attempt]
                 provider = self.plans[settings].job.model.provider
                 self.skipped[f"fewer than the {least:,} that {provider} takes in a batch: they can be sent live"] += (
@@ -366,7 +366,8 @@ class _Rerun:
         new_settings = []
         for (settings, attempt), count in sorted(self.groups.items(), key=lambda item: item[0][1]):
             plan = self.plans[settings]
-            group = Group(directory / "chunks", self.run.id, plan, attempt, number, count)
+            lane = self.workspace.lane(self.run)
+            group = Group(directory / "chunks", self.run.id, plan, attempt, number, count, lane=lane)
             rows = (row for row in self.failed() if row.attempt + 1 == attempt and self._decide(row)[0] == settings)
             for row in rows:
                 group.add(row.judged)

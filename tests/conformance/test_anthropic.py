@@ -183,7 +183,7 @@ class TestAnthropic(ProviderContract):
 def written(**more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     given = {"system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
     provider = AnthropicBatch(base_url="http://127.0.0.1:1", api_key=CANARY)
-    return provider.body(endpoint=ENDPOINT, model="claude-haiku-4-5", prompt="p", **given)
+    return provider.body(**{"endpoint": ENDPOINT, "model": "claude-haiku-4-5", "prompt": "p", **given})
 
 
 def test_what_the_vendor_needs_is_filled_in_and_told() -> None:
@@ -196,11 +196,43 @@ def test_what_the_vendor_needs_is_filled_in_and_told() -> None:
     assert notes == ()
 
 
-@pytest.mark.parametrize("name", ["max_output_tokens", "max_completion_tokens"])
-def test_another_vendors_name_for_the_cap_is_refused_before_every_row_fails(name: str) -> None:
-    with pytest.raises(UsageError) as raised:
-        written(params={name: 7})
-    assert raised.value.hint == "write max_tokens = 7"
+@pytest.mark.parametrize(
+    ("model", "params", "sent"),
+    [
+        ("claude-haiku-4-5", {"max_output_tokens": 7}, {"max_tokens": 7}),
+        ("claude-haiku-4-5", {"max_completion_tokens": 7, "reasoning_effort": "low"}, {"max_tokens": 7}),
+        ("claude-sonnet-4-5-20250929", {"max_tokens": 7, "reasoning": {"effort": "low"}}, {"max_tokens": 7}),
+        ("claude-sonnet-4-6", {"reasoning": {"effort": "low"}}, {"output_config": {"effort": "low"}}),
+        ("claude-haiku-5-5", {"reasoning_effort": "minimal"}, {"output_config": {"effort": "low"}}),
+        (
+            "claude-opus-4-5-20251101",
+            {"reasoning_effort": "high", "output_config": {"task_budget": 3}},
+            {"output_config": {"effort": "high", "task_budget": 3}},
+        ),
+    ],
+)
+def test_settings_under_other_vendors_names_are_sent_in_this_ones_words(
+    model: str, params: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    plain, _ = written(model=model)
+    body, notes = written(model=model, params=params)
+    assert body == plain | sent
+    assert [note for note in notes if note.startswith("params:")] or params == sent
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_tokens": 1, "max_output_tokens": 2},
+        {"reasoning_effort": "low", "output_config": {"effort": "low"}},
+        {"reasoning": {"effort": "low", "summary": "auto"}},
+        {"reasoning_effort": "huge"},
+        {"reasoning_effort": "low", "output_config": "low"},
+    ],
+)
+def test_settings_that_cannot_be_said_are_refused_before_every_row_fails(params: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        written(model="claude-sonnet-4-6", params=params)
 
 
 def test_a_schema_is_sent_as_format_or_as_tool() -> None:
@@ -335,6 +367,8 @@ def test_a_recorded_list_is_read_to_its_last_page(tmp_path: Path) -> None:
     last = load("lists", "page2")["data"][0]["id"]
     assert found.pop(last) is Proof.CERTAIN
     assert set(found.values()) == {Proof.WHEN_ENDED}
+    with recorded(lambda _: httpx2.Response(200, json=load("lists", "empty"))) as provider:
+        assert provider.find(str(chunk), tag=TAG, since=0) == []
 
 
 @needs_fixtures

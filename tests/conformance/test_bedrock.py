@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from batchctl.chunks.splice import cut
 from batchctl.emulator.bedrock_checks import create, record_body
 from batchctl.emulator.wire import WireError
+from batchctl.judging.bedrock import bedrock_line
+from batchctl.judging.decide import Judge
 from batchctl.model.batches import BatchState, Refusal, Request
 from batchctl.model.errors import (
     BatchctlError,
@@ -28,7 +31,7 @@ from batchctl.model.errors import (
     UsageError,
 )
 from batchctl.model.ids import custom_id
-from batchctl.model.rows import Usage
+from batchctl.model.rows import Reason, Usage
 from batchctl.providers import aws
 from batchctl.providers import bedrock as module
 from batchctl.providers.bedrock import STATES, BedrockBatch, status_of
@@ -36,7 +39,7 @@ from batchctl.providers.bedrock_body import CONVERSE, INVOKE, Family, endpoints_
 from batchctl.providers.guard import Guarded
 from tests.conformance.contract import CANARY, SCHEMA, TAG, WIDE, ProviderContract, Waits, everything
 from tests.conftest import SHARED, NewProvider
-from tests.support.bedrock import CLAUDE, REGION, ROLE, S3, BedrockEmulated
+from tests.support.bedrock import CLAUDE, KEYS, REGION, ROLE, S3, BedrockEmulated
 
 
 class TestBedrock(ProviderContract):
@@ -268,19 +271,45 @@ def test_tools_are_refused_where_the_service_refuses_them(model: str, endpoint: 
 
 
 @pytest.mark.parametrize(
-    ("model", "endpoint", "key", "hint"),
+    ("model", "endpoint", "params", "sent"),
     [
-        (CLAUDE, "Converse", "max_tokens", "write inferenceConfig = { maxTokens = 7 }"),
-        (CLAUDE, "InvokeModel", "max_output_tokens", "write max_tokens = 7"),
-        (NOVA, "InvokeModel", "max_tokens", "write inferenceConfig = { maxTokens = 7 }"),
-        (LLAMA, "InvokeModel", "max_tokens", "write max_gen_len = 7"),
-        (TITAN, "InvokeModel", "max_tokens", "remove it"),
+        (CLAUDE, "Converse", {"max_tokens": 7}, {"inferenceConfig": {"maxTokens": 7}}),
+        (
+            CLAUDE,
+            "Converse",
+            {"max_output_tokens": 7, "top_p": 0.5, "inferenceConfig": {"temperature": 0}},
+            {"inferenceConfig": {"maxTokens": 7, "topP": 0.5, "temperature": 0}},
+        ),
+        (CLAUDE, "InvokeModel", {"max_output_tokens": 7, "temperature": 0}, {"max_tokens": 7, "temperature": 0}),
+        (NOVA, "InvokeModel", {"max_tokens": 7}, {"inferenceConfig": {"maxTokens": 7}}),
+        (LLAMA, "InvokeModel", {"max_tokens": 7, "reasoning": {"effort": "low"}}, {"max_gen_len": 7}),
+        (LLAMA, "Converse", {"max_gen_len": 7, "reasoning_effort": "low"}, {"inferenceConfig": {"maxTokens": 7}}),
+        (TITAN, "InvokeModel", {"dimensions": 256}, {"dimensions": 256}),
     ],
 )
-def test_another_familys_name_for_the_cap_is_refused(model: str, endpoint: str, key: str, hint: str) -> None:
+def test_settings_are_sent_in_the_words_of_the_family(
+    model: str, endpoint: str, params: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    plain, _ = written(model, endpoint)
+    body, notes = written(model, endpoint, params=params)
+    assert body == plain | sent
+    changed = [key for key in params if key not in sent]
+    assert len([note for note in notes if note.startswith("params:")]) == len(changed)
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoint", "params"),
+    [
+        (TITAN, "InvokeModel", {"max_tokens": 7}),
+        (CLAUDE, "Converse", {"max_tokens": 7, "inferenceConfig": {"maxTokens": 8}}),
+        (CLAUDE, "Converse", {"max_tokens": 7, "inferenceConfig": 8}),
+        (LLAMA, "InvokeModel", {"max_tokens": 7, "max_gen_len": 8}),
+    ],
+)
+def test_settings_that_cannot_be_said_are_refused(model: str, endpoint: str, params: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as raised:
-        written(model, endpoint, params={key: 7})
-    assert raised.value.hint == hint
+        written(model, endpoint, params=params)
+    assert raised.value.effect == "nothing was written"
 
 
 def test_a_way_a_model_cannot_be_asked_is_refused() -> None:
@@ -402,6 +431,36 @@ def test_http_errors(name: str, tmp_path: Path) -> None:
     assert type(raised.value) is ERRORS[name]
     assert getattr(raised.value, "code", "") == ("queue_full" if "Quota" in name else raised.value.code)
     assert len(seen) == 1, "asked once"
+
+
+@needs_fixtures
+def test_a_store_that_wants_fewer_calls_gets_fewer(tmp_path: Path) -> None:
+    body = (FIXTURES / "s3_error_SlowDown.xml").read_bytes()
+    provider, _ = answering(body, 503, {"content-type": "application/xml"})
+    with pytest.raises(Exception, match="SlowDown") as raised:
+        list(provider.results("s3://bkt/out/x/input.jsonl.out"))
+    assert type(provider.outcome(raised.value)) is Throttled
+
+
+@needs_fixtures
+def test_the_recorded_folder_is_read_as_its_page_says(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest has counts, not rows; media beside the requests are echoed and change nothing."""
+    bucket, (folder,) = s3.bucket(), (FIXTURES / "output_tree" / "out").iterdir()
+    for path in folder.iterdir():
+        s3.put(bucket, f"out/{folder.name}/{path.name}", path.read_bytes())
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.url)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with closing(BedrockBatch(model=CLAUDE, region=REGION, bucket=bucket, role_arn=ROLE)) as provider:
+        listed = provider._objects(f"s3://{bucket}/out/{folder.name}/")
+        results, manifest = listed
+        assert manifest.endswith("manifest.json.out")
+        counts = provider._manifest(manifest)
+        lines = [one for one in b"".join(provider.results(results)).split(b"\n") if one]
+        assert provider.size_of(results) == listed[results]
+    assert len(lines) == counts["processedRecordCount"] == 4
+    verdicts = [Judge().verdict(bedrock_line(orjson.loads(line), INVOKE)) for line in lines]
+    assert sum(one.reason is Reason.PROVIDER for one in verdicts) == counts["errorRecordCount"]
 
 
 @pytest.mark.parametrize("status", [302, 307, 308, 408, 409, 418, 425, 500, 502, 503, 504, 529])

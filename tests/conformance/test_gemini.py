@@ -232,6 +232,7 @@ def test_an_effort_is_said_in_the_vendors_words_and_told(model: str, effort: str
     [
         {"max_tokens": 7, "max_output_tokens": 8},
         {"maxOutputTokens": 7, "max_output_tokens": 8},
+        {"reasoning": {"effort": "low"}, "thinkingConfig": {"thinkingBudget": 0}},
         {"reasoning": {"effort": "huge"}},
         {"reasoning": {"effort": "low", "summary": "auto"}},
         {"generationConfig": "hot"},
@@ -473,6 +474,23 @@ def test_a_recorded_upload_is_read_and_a_create_is_as_recorded(tmp_path: Path) -
         batch_id = provider.create(staged, endpoint=ENDPOINT, tag="batchctl-run01-a1b2c3", run="r", chunk=1)
     assert batch_id == "o08hk76gv328ihxcssjsgwt3g6omtfysxi46"
     assert orjson.loads(sent[2]) == load("create_file.request")
+
+
+@needs_fixtures
+def test_a_create_of_embeddings_is_as_recorded() -> None:
+    """The page has the file's name in snake_case, which the service takes as well."""
+    wanted, sent = load("create_embed_file.request"), []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append((request.url.path, orjson.loads(request.read())))
+        return httpx2.Response(200, json=load("job_pending"))
+
+    batch, model = wanted["batch"], "gemini-embedding-001"
+    with recorded(answer) as provider:
+        staged = batch["inputConfig"]["file_name"]
+        provider.create(staged, endpoint=endpoint_of(model), tag=batch["displayName"], run="r", chunk=1)
+    given = {"batch": batch | {"inputConfig": {"fileName": staged}}}
+    assert sent == [(f"/v1beta/models/{model}:asyncBatchEmbedContent", given)]
 
 
 @needs_fixtures

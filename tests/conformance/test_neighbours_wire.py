@@ -26,7 +26,7 @@ from batchctl.providers.guard import Guarded
 from batchctl.providers.mistral import MistralBatch
 from batchctl.providers.openai import OpenAIBatch
 from batchctl.providers.openai import status_of as openai_status
-from batchctl.providers.params import in_words_of
+from batchctl.providers.params import FLAT_EFFORT, in_words_of
 from batchctl.providers.profiles import AZURE, BY_HOST, CHAT, COMPATIBLE, EMBEDDINGS, RESPONSES, Profile
 from batchctl.providers.together import TogetherBatch
 from batchctl.providers.vllm import VllmFiles
@@ -546,7 +546,7 @@ def test_settings_are_sent_in_the_words_of_the_endpoint(
 
 def test_two_names_for_one_setting_are_one_too_many() -> None:
     with pytest.raises(UsageError):
-        in_words_of({"max_tokens": 1, "max_output_tokens": 2}, caps=("max_tokens",), nested_effort=False)
+        in_words_of({"max_tokens": 1, "max_output_tokens": 2}, caps=("max_tokens",), effort=FLAT_EFFORT)
 
 
 @pytest.mark.parametrize("name", ["openai-compatible", "azure-openai", "mistral", "together"])

@@ -317,6 +317,33 @@ def test_a_batch_is_found_on_the_second_page() -> None:
             found = provider.find(wanted["input_file_id"], tag="no such mark", since=0)
             assert wanted["id"] in [one.batch_id for one in found]
     assert asked[:2] == list(pages)
+    empty = (FIXTURES / "lists" / "batches_empty.json").read_bytes()
+    with recorded(lambda _: httpx2.Response(200, content=empty)) as provider:
+        assert provider.find("file-1", tag="no such mark", since=0) == []
+
+
+@needs_fixtures
+def test_a_create_is_as_recorded_and_a_delete_is_believed() -> None:
+    wanted = orjson.loads((FIXTURES / "requests" / "batch_create_body.json").read_bytes())
+    gone = orjson.loads((FIXTURES / "files" / "deleted.json").read_bytes())
+    sent: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append((request.method, request.url.path, orjson.loads(request.content or b"null")))
+        return httpx2.Response(200, json=gone if request.method == "DELETE" else {"id": "batch_1"})
+
+    with recorded(answer) as provider:
+        assert (
+            provider.create(wanted["input_file_id"], endpoint=wanted["endpoint"], tag="t", run="r", chunk=3)
+            == "batch_1"
+        )
+        provider.delete(gone["id"])
+    (_, _, body), deleted = sent
+    assert body.keys() == wanted.keys() - {"output_expires_after"}
+    assert {name: body[name] for name in body if name != "metadata"} == {
+        name: wanted[name] for name in body if name != "metadata"
+    }
+    assert deleted == ("DELETE", f"/v1/files/{gone['id']}", None)
 
 
 @needs_fixtures

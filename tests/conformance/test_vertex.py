@@ -14,6 +14,7 @@ import httpx2
 import orjson
 import pytest
 
+from batchctl.emulator.google_checks import embed
 from batchctl.emulator.vertex_batch import checked
 from batchctl.emulator.wire import WireError
 from batchctl.judging.google import google_line
@@ -29,7 +30,7 @@ from batchctl.model.errors import (
     UsageError,
 )
 from batchctl.model.rows import Reason, Retry
-from batchctl.providers import google_rest
+from batchctl.providers import google_rest, google_storage
 from batchctl.providers.google_credentials import VARIABLE
 from batchctl.providers.google_rest import ApiError
 from batchctl.providers.guard import Guarded
@@ -38,6 +39,7 @@ from batchctl.providers.vertex_lines import fingerprint, lines_of, with_keys
 from tests.conformance.contract import CANARY, SCHEMA, TAG, ProviderContract, Waits, everything
 from tests.conftest import SHARED, NewProvider
 from tests.support.gcs import BigQueryEmulated, Gcs, VertexEmulated
+from tests.support.saying import Saying
 
 CONTRACT = SHARED / "contracts" / "vertex.md"
 FIXTURES = SHARED / "contracts" / "fixtures-vertex"
@@ -183,6 +185,16 @@ class TestVertex(VertexContract):
         _, status = self.ended(guarded, server, chunk)
         server.strike("folder", do, count=2)
         assert len(self.lines_of(guarded, status, tmp_path)) == 5
+
+    def test_a_large_chunk_travels_in_pieces(
+        self, guarded: Guarded, server: VertexEmulated, gcs: Gcs, tmp_path: Path
+    ) -> None:
+        chunk = tmp_path / "large.jsonl"
+        chunk.write_bytes(bytes(range(256)) * (google_storage.BLOCK_BYTES // 128))
+        name = guarded.stage(chunk, name="large.jsonl").removeprefix(f"gs://{server.bucket}/")
+        kept = gcs.client().bucket(server.bucket).blob(name).download_as_bytes()
+        assert hashlib.sha256(kept).digest() == hashlib.sha256(chunk.read_bytes()).digest()
+        assert len(server.provider.calls("PUT", "/gcs/upload")) == 2
 
     def test_a_shard_that_is_absent_is_waited_for_and_never_passed_over(
         self, guarded: Guarded, server: VertexEmulated, gcs: Gcs, chunk: Path, tmp_path: Path
@@ -541,6 +553,29 @@ def test_the_recorded_folder_is_read_as_its_page_says(gcs: Gcs, monkeypatch: pyt
         ((_, handle),) = status_of(job | {"state": "JOB_STATE_CANCELLED"}).files
         lines = [orjson.loads(line) for line in b"".join(provider.results(handle)).split(b"\n") if line]
         assert [one["key"] for one in lines] == ["row-000001"]
+
+
+@needs_fixtures
+def test_the_recorded_list_of_objects_names_the_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dump beside them does not count once both are there."""
+    page = load("gcs_objects_list")
+    folder = page["items"][0]["name"].rpartition("/")[0]
+    server = Saying(page)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url.removesuffix("/v1"))
+    try:
+        with closing(provider_at()) as provider:
+            shards = provider._objects.shards(f"gs://bkt/{folder}", whole=True)
+    finally:
+        server.stop()
+    assert [blob.name for blob in shards] == [one["name"] for one in page["items"][1:]]
+
+
+@needs_fixtures
+def test_recorded_requests_of_embeddings_pass_our_own_check_and_the_emulators() -> None:
+    model = "gemini-embedding-001"
+    for line in (FIXTURES / "embed_request_lines.jsonl").read_bytes().splitlines():
+        assert provider_at().check_line(line, endpoint_of(model), model) is None
+        assert embed(orjson.loads(line)["request"])
 
 
 @needs_fixtures

@@ -55,30 +55,26 @@ def init(
 @command
 def providers(
     common: Common,
-    action: Annotated[
-        str | None, typer.Argument(metavar="[check]", help="check: try the provider of a job; nothing of it spends.")
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME | check]", help="A provider, or check: try that of a job; nothing of it spends."),
     ] = None,
     target: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="Job file whose provider is tried. Left out: ./job.toml")
+        str | None,
+        typer.Argument(metavar="[MODEL | JOB]", help="One model; with check a job file. Left out: all, or ./job.toml"),
     ] = None,
 ) -> Report:
-    """What each provider can do in batch: limits, endpoints, credentials.
+    """What each provider and model can do in batch: limits, endpoints, prices, credentials.
 
     \b
-      batchctl providers
+      batchctl providers openai
       batchctl providers check job.toml
     """
-    from batchctl.model.errors import UsageError
-
-    if action not in (None, "check"):
-        raise UsageError(
-            f"`providers` has no `{action}`", effect="nothing was done", hint="batchctl providers check job.toml"
-        )
-    if action is None:
+    if name != "check":
         from batchctl.workflow.providers import providers as listed
 
         common.options()
-        return listed()
+        return listed(name, target)
     from batchctl.workflow.providers_check import providers_check
 
     return providers_check(common.options(target))

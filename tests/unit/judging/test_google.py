@@ -137,6 +137,14 @@ def test_each_recorded_result_has_its_outcome(name: str) -> None:
 
 
 @here
+def test_a_file_that_was_cut_off_keeps_its_whole_lines() -> None:
+    whole, cut = (GEMINI / "result_lines_truncated.jsonl").read_bytes().split(b"\n")
+    assert outcome(google_line(json.loads(whole), ENDPOINT)) == OK
+    with pytest.raises(ValueError, match="Unterminated"):
+        json.loads(cut)
+
+
+@here
 @pytest.mark.parametrize("name", USAGES)
 def test_input_tokens_are_all_that_went_in_and_thoughts_are_output(name: str) -> None:
     assert [google_line(line, ENDPOINT).usage for line in lines(name)] == USAGES[name]
