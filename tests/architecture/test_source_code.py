@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "batchctl").rglob("*.py"))
 WRITERS = [
     ROOT / "batchctl/ledger" / name
-    for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py", "purges.py")
+    for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py", "purges.py", "canary.py")
 ]
 SPEND = ("create", "call")
 

@@ -53,9 +53,9 @@ def test_no_key_is_ever_written(openai: Desk) -> None:
     openai.env["BATCHCTL_RETRY_SECONDS"] = "0"
     done = openai.run("dry-run", "-v", "--env-file", str(env_file), code=10)
     assert "127.0.0.1:9" in done.err
-    assert "canary" not in done.out + done.err
+    assert "sk-canary" not in done.out + done.err
     written = [path for path in openai.state.rglob("*") if path.is_file()]
-    assert not [path for path in written if b"canary" in path.read_bytes()]
+    assert not [path for path in written if b"sk-canary" in path.read_bytes()]
 
 
 def test_a_dry_run_that_fails(desk: Desk, golden: Golden) -> None:
