@@ -63,6 +63,15 @@ Lane = Annotated[
         help="batch, live, background or auto, instead of [lane] prefer.",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        envvar="BATCHCTL_BUDGET",
+        metavar="AMOUNT",
+        help="Hard stop of this run, such as 5.00USD, instead of [limits] budget.",
+    ),
+]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", envvar="BATCHCTL_PLAN", help="Print what would be done; do and send nothing.")
 ]
@@ -155,7 +164,13 @@ class Common:
         self.target: str | None = None
 
     def options(
-        self, target: str | None = None, *, wait: bool = False, max_wait: str | None = None, lane: str | None = None
+        self,
+        target: str | None = None,
+        *,
+        wait: bool = False,
+        max_wait: str | None = None,
+        lane: str | None = None,
+        budget: str | None = None,
     ) -> Options:
         from batchctl.cli import progress, render
         from batchctl.workflow.workspace import Options
@@ -176,6 +191,7 @@ class Common:
             wait=wait or max_wait is not None,
             max_wait_seconds=seconds_of(max_wait),
             lane=_lane(lane),
+            budget=budget,
             ask=render.ask if can_ask else None,
             note=render.note,
             progress=progress.reporter(display),

@@ -30,6 +30,7 @@ class Run:
     withdrawn: bool
     stopped: bool
     lane: str | None
+    budget: str | None
     risk: str | None
     purging: str | None
     inputs_purged_at: str | None
@@ -475,6 +476,16 @@ def turnarounds(db: sqlite3.Connection, model: str) -> list[Turnaround]:
         (model,),
     )
     return [Turnaround(**dict(row)) for row in rows]
+
+
+def successor(db: sqlite3.Connection, run_id: str) -> str | None:
+    """The run that took the place of a withdrawn one; None for any other id."""
+    row = db.execute(
+        "SELECT id FROM run WHERE withdrawn = 0 AND job = (SELECT job FROM run WHERE id = ? AND withdrawn = 1)"
+        " AND number > (SELECT number FROM run WHERE id = ?) ORDER BY number LIMIT 1",
+        (run_id, run_id),
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def replaced(db: sqlite3.Connection, run: Run) -> list[str]:

@@ -23,6 +23,7 @@ CREATE TABLE run (
   withdrawn     INTEGER NOT NULL DEFAULT 0,
   stopped       INTEGER NOT NULL DEFAULT 0,  -- cancelled by a person: waiting chunks are sent only by `submit`
   lane          TEXT,                        -- the lane that was asked for or chosen; null: the job file says
+  budget        TEXT,                        -- JSON: the amount a person gave for this run, and what the job file said then
   risk          TEXT,                        -- what was done when the deadline came near: wait, live-tail, tailed, stop
   purging           TEXT,                    -- what is being purged: inputs, outputs or both; a crash left it half done
   inputs_purged_at  TEXT,                    -- row texts are gone: request files, and the rows in segments

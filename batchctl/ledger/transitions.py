@@ -466,6 +466,12 @@ def set_lane(db: sqlite3.Connection, run: str, lane: str, *, because: str) -> No
     record_event(db, run, f"lane {lane}", because)
 
 
+def set_budget(db: sqlite3.Connection, run: str, budget: str, *, because: str) -> None:
+    """The budget a person gave on the command line: later commands keep to it."""
+    db.execute("UPDATE run SET budget = ? WHERE id = ?", (budget, run))
+    record_event(db, run, "budget", because)
+
+
 def set_risk(db: sqlite3.Connection, run: str, risk: str, *, because: str) -> None:
     """What is done about a deadline that may be missed."""
     db.execute("UPDATE run SET risk = ? WHERE id = ?", (risk, run))

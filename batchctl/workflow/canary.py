@@ -24,7 +24,7 @@ from batchctl.model.errors import Exit, GateFailed, ProviderError, UsageError
 from batchctl.model.rows import RowState
 from batchctl.workflow import dry_run, money, notify, reconcile
 from batchctl.workflow.poll import looked
-from batchctl.workflow.prepare import gate_passed, tidy
+from batchctl.workflow.prepare import gate_passed, renewed, tidy
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk
 from batchctl.workflow.results import write_results
@@ -48,9 +48,11 @@ class Canary:
 def canary(options: Options, rows: int, *, sample: int | None = None) -> Report:
     """The live sample, unless it passed before; then a canary of `rows` rows, or the one that was begun."""
     with opened(options, write=True) as workspace, notify.watching(workspace):
-        run = workspace.run
         workspace.lock()
+        renewed(workspace)
+        run = workspace.run
         note_edits(workspace)
+        money.settle_budget(workspace, run)
         chunk = newest(workspace, run)
         if chunk is None or chunk.state in SENDABLE:
             _require_batch_lane(workspace, run)

@@ -21,9 +21,10 @@ from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.model.errors import Exit, GateFailed, UsageError
 from batchctl.model.rows import RowState, Usage, Verdict
-from batchctl.prices import Price, picos, usd_text
+from batchctl.prices import Price, usd_text
 from batchctl.workflow import money
 from batchctl.workflow.forecast import METHOD, Forecast, Point, forecast
+from batchctl.workflow.prepare import renewed
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import check_rules, columns_of, rule_book
 from batchctl.workflow.sample_calls import SampleCalls
@@ -37,10 +38,13 @@ NEAR_CAP = 0.8
 def dry_run(options: Options, *, rows: int | None = None) -> Report:
     """Try some rows live, judge them, record whether the gate is passed."""
     with opened(options, write=True) as workspace:
-        run = workspace.run
         workspace.lock()
+        first = renewed(workspace)
+        run = workspace.run
         note_edits(workspace)
-        return tried(workspace, run, rows=rows)
+        money.settle_budget(workspace, run)
+        found = tried(workspace, run, rows=rows)
+        return found if first is None else replace(found, lines=(*first.lines, *found.lines))
 
 
 def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) -> Report:
@@ -184,9 +188,9 @@ def _money(
             lines.append(f"  forecast, {lane:<9}unknown: no {lane} price is known for this model")
     if batch is not None and batch.low is not None:
         lines.append(f"  {METHOD}, {plural(batch.answers, 'answer')}; further attempts are not in it")
-    budget = workspace.policy.limits.budget
-    if budget is not None and batch is not None and (batch.high or batch.mid) > picos(budget.amount):
-        lines.append(f"  the budget of {usd_text(picos(budget.amount))} may not be enough for the batch lane")
+    budget = money.budget_of(workspace, run)
+    if budget is not None and batch is not None and (batch.high or batch.mid) > budget:
+        lines.append(f"  the budget of {usd_text(budget)} may not be enough for the batch lane")
     facts: dict[str, Any] = {"usd": None, "usd_low": None, "usd_high": None}
     facts |= {} if batch is None else batch.as_dict()
     facts |= {f"live_{name}": None for name in ("usd", "usd_low", "usd_high")}

@@ -36,6 +36,8 @@ params   = {{ max_output_tokens = 200 }}
 rows = 20        # tried live before anything large is sent
 min_valid = "90%"
 """
+FIRST_ID = 'on_duplicate_id = "first"   # some ids are repeated: their later rows are rejected, not sent\n'
+FEW = 100  # one repeated value in so many rows is a slip, more are no id
 SCHEMA = """{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "type": "object",
@@ -58,9 +60,9 @@ def init(name: str, *, data: str | None, force: bool, directory: Path) -> Report
             hint="use up to 40 lower-case letters, digits and hyphens",
         )
     columns: tuple[str, ...] = ("text",)
-    id_column, looked = None, ""
+    id_column, looked, repeated = None, "", 0
     if data is not None:
-        columns, id_column, looked = _look(data)
+        columns, id_column, repeated, looked = _look(data)
     shown = [one for one in columns if one != id_column] or list(columns)
     fields = "\n".join(f"{_label(one)}: {{{{ {_reference(one)} }}}}" for one in shown[:8])
     prompt = f"Read this row and answer with the label that fits and a short reason.\n\n{fields}\n"
@@ -70,7 +72,7 @@ def init(name: str, *, data: str | None, force: bool, directory: Path) -> Report
         provider="emulator",
         about_provider='   # no key needed; "openai" for the real thing',
         model="gpt-5-mini",
-        id_line=f"id   = {_quoted(id_column)}\n"
+        id_line=f"id   = {_quoted(id_column)}\n" + (FIRST_ID if repeated else "")
         if id_column
         else '# id = "COLUMN"   (left out: rows are known by their content)\n',
     )
@@ -112,8 +114,8 @@ def _label(column: str) -> str:
     return " ".join(re.sub(r"[{}#%\x00-\x1f\x7f]", " ", column).split()) or "value"
 
 
-def _look(data: str) -> tuple[tuple[str, ...], str | None, str]:
-    """Columns of a data file, and the first one that looks like an id and never repeats in the rows looked at."""
+def _look(data: str) -> tuple[tuple[str, ...], str | None, int, str]:
+    """Columns of a data file, the one that looks most like an id, how often its values are repeated, and words for it."""
     from batchctl.tables.source import SourceSpec, open_source
 
     source = open_source(
@@ -127,20 +129,21 @@ def _look(data: str) -> tuple[tuple[str, ...], str | None, str]:
     if not rows:
         raise UsageError("the file has no rows", where=data, effect="nothing was written")
     columns = tuple(source.columns or rows[0].keys())
-    found = None
-    for column in sorted(columns, key=lambda one: not ID_NAMES.search(one)):
-        values = [row.get(column) for row in rows]
-        if ID_NAMES.search(column) and all(values) and len({str(one) for one in values}) == len(values):
-            found = column
-            break
+    candidates = []
+    for column in columns:
+        values = [str(one) for row in rows if (one := row.get(column))]
+        repeated = len(values) - len(set(values))
+        if ID_NAMES.search(column) and len(values) == len(rows) and repeated * FEW <= len(rows):
+            candidates.append((repeated, column))
+    repeated, found = min(candidates, key=lambda one: one[0], default=(0, None))
     more = " or more" if len(rows) >= LOOKED_AT else ""
+    said = "no id column found" if found is None else f"id column {found}"
+    said += f" ({plural(repeated, 'value')} repeated)" if repeated else ""
     return (
         columns,
         found,
-        (
-            f"Looked at {data}: {plural(len(rows), 'row')}{more}, columns {', '.join(columns[:12])}; "
-            + (f"id column {found}" if found else "no id column found")
-        ),
+        repeated,
+        f"Looked at {data}: {plural(len(rows), 'row')}{more}, columns {', '.join(columns[:12])}; {said}",
     )
 
 

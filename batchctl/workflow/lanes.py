@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from batchctl.ledger import queries, transitions
 from batchctl.model.errors import UsageError
-from batchctl.prices import picos, usd_text
+from batchctl.prices import usd_text
 from batchctl.workflow import money
 from batchctl.workflow.deadline import due
 from batchctl.workflow.report import span, turnaround
@@ -67,14 +67,14 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
         return money.BATCH, f"nobody waits, {rows}{ends}"
     told = f"nine in ten batches here took up to {span(slow)}" if usual else "a batch may take a day"
     why = f"there are {span(max(0, int(left)))}, and {told}"
-    budget = workspace.policy.limits.budget
+    budget = money.budget_of(workspace, run)
     if budget is not None:
         room = money.room(workspace, run) or 0
         most = [money.most_of(workspace, run, one, "live") for one in waiting]
         total = sum(one or 0 for one in most)
         if None in most or total > room:
             can = "its price is not bounded" if None in most else f"it can cost {usd_text(total)}"
-            return money.BATCH, f"{why}; but live {can}, and the budget of {usd_text(picos(budget.amount))} has no room"
+            return money.BATCH, f"{why}; but live {can}, and the budget of {usd_text(budget)} has no room"
     return money.LIVE, f"{rows}; {why}"
 
 

@@ -11,14 +11,21 @@ cap allows (without a cap: as long as the longest of the sample). What came back
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
+from batchctl.jobfile.values import money as parse_budget
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
-from batchctl.model.errors import BudgetReached
+from batchctl.model.errors import BudgetReached, UsageError
 from batchctl.model.rows import RowState
 from batchctl.prices import Price, as_usd, find, override, picos, usd_text
 from batchctl.prices.lookup import Lane
@@ -31,6 +38,7 @@ BATCH, LIVE, BACKGROUND = "batch", "live", "background"
 DRY_RUN = "dry-run"
 UNBOOKED = (ChunkState.INTENT, ChunkState.HELD, ChunkState.SUBMITTED, ChunkState.ENDED, ChunkState.FETCHED)
 BYTES_A_TOKEN = 4  # of English in JSON, about
+MOST_OF_BUDGET = Fraction(95, 100)
 DENSER = (11, 10)  # a request may have so many tokens a byte more than the densest of the sample
 
 
@@ -240,15 +248,43 @@ def announced(workspace: Workspace, requests: int, lane: Lane = "batch", chunks:
     return f"They cost at most {usd_text(total)}, if every answer is as long as the cap ({price.named})."
 
 
+def budget_of(workspace: Workspace, run: queries.Run) -> int | None:
+    """Picodollars: what a person gave for this run with `--budget`, until the job file is changed after that."""
+    own = workspace.policy.limits.budget
+    said = None if own is None else str(own.amount)
+    given = json.loads(queries.run(workspace.ledger.db, run.id).budget or "{}")
+    if given and given["instead_of"] == said:
+        return picos(Decimal(given["usd"]))
+    return None if own is None else picos(own.amount)
+
+
+def settle_budget(workspace: Workspace, run: queries.Run) -> None:
+    """Put `--budget` on record, so that the commands that follow keep to it."""
+    text = workspace.options.budget
+    if text is None:
+        return
+    try:
+        amount = parse_budget(text).amount
+    except PydanticCustomError as error:
+        raise UsageError(
+            f"`{text}` is no budget", where="--budget", effect="nothing was done", hint="write it as 5.00USD"
+        ) from error
+    own = workspace.policy.limits.budget
+    found = json.dumps({"usd": str(amount), "instead_of": None if own is None else str(own.amount)})
+    if found != queries.run(workspace.ledger.db, run.id).budget:
+        with workspace.ledger.transaction() as db:
+            transitions.set_budget(db, run.id, found, because=f"{amount} USD, asked for")
+
+
 def room(workspace: Workspace, run: queries.Run) -> int | None:
     """Picodollars of the budget that nothing sent so far can use up; None without a budget."""
-    budget = workspace.policy.limits.budget
+    budget = budget_of(workspace, run)
     if budget is None:
         return None
     found = books(workspace.ledger.db, run)
     if found.unpriced:
         raise _no_price(run)
-    left = picos(budget.amount) - found.booked
+    left = budget - found.booked
     if found.unmetered_bound is None:
         raise _no_bound(run)
     left -= found.unmetered_bound
@@ -268,9 +304,51 @@ def require_room(workspace: Workspace, run: queries.Run, chunk: Chunk) -> int | 
         return most
     if most is None:
         raise _no_price(run) if price_of(workspace, run, chunk.settings, "batch") is None else _no_bound(run)
+    _require_pace(workspace, run, chunk)
     if most > left:
         raise budget_reached(workspace, run, f"chunk {chunk.number}", most, left)
     return most
+
+
+def _require_pace(workspace: Workspace, run: queries.Run, chunk: Chunk) -> None:
+    """Raise `BudgetReached` before another wave of first attempts when the run costs more than forecast, and too much.
+
+    What came back so far has cost more a request than the dry run said, and at that rate the whole run ends above
+    `MOST_OF_BUDGET` of the budget: better to stop with half of the rows than to learn it from the last chunk.
+    """
+    budget, dry = budget_of(workspace, run), queries.last_dry_run(workspace.ledger.db, chunk.settings)
+    expected = None if dry is None else dry.report.get("forecast")
+    first = [one for one in queries.chunks(workspace.ledger.db, run.id) if one.attempt == 1 and one.lane == BATCH]
+    back = [one for one in first if one.state is ChunkState.APPLIED and one.cost is not None]
+    if budget is None or not expected or expected["usd"] is None or not back or chunk.attempt > 1:
+        return
+    requests, spent = sum(one.requests for one in back), sum(one.cost or 0 for one in back)
+    rate, forecast = Fraction(spent, requests), Fraction(picos(Decimal(expected["usd"])), expected["requests"])
+    found = books(workspace.ledger.db, run)
+    left = sum(one.requests for one in first if one not in back)
+    ends = math.ceil(found.booked + (found.unmetered_bound or 0) + rate * left)
+    if rate <= forecast or ends <= budget * MOST_OF_BUDGET:
+        return
+    more = "" if not forecast else f" (+{float(rate / forecast) - 1:.0%})"
+    per, said = usd_text(round(rate * 1000)), usd_text(round(forecast * 1000))
+    raise BudgetReached(
+        f"stopped before chunk {chunk.number}: at this rate the run ends at {usd_text(ends)}, over "
+        f"{float(MOST_OF_BUDGET):.0%} of the budget of {usd_text(budget)}",
+        where=(
+            f"run {run.id}, [limits] budget",
+            f"{requests:,} requests cost {usd_text(spent)}, {per} per 1,000; the dry run said {said}{more}",
+        ),
+        effect=f"nothing more was sent; the answers to {requests:,} requests are safe",
+        hint=f"go on with `batchctl submit {run.id} --budget {_cents(math.ceil(ends / MOST_OF_BUDGET))}USD`, lower the "
+        f"output cap in [model] params and prepare again, or stop here and publish what is there",
+        code="ahead_of_forecast",
+    )
+
+
+def _cents(amount: int) -> str:
+    """Picodollars as dollars and whole cents, rounded up."""
+    cents = -(-amount // 10**10)
+    return f"{cents // 100}.{cents % 100:02d}"
 
 
 def live_room(workspace: Workspace, run: queries.Run, bounds: Bounds) -> int | None:
@@ -295,18 +373,14 @@ def require_calls(workspace: Workspace, run: queries.Run, most: list[int | None]
 
 def budget_reached(workspace: Workspace, run: queries.Run, what: str, most: int, left: int) -> BudgetReached:
     """The error of a send that could break the budget, with the options spelled out."""
-    budget = workspace.policy.limits.budget
-    assert budget is not None
-    total = picos(budget.amount)
-    wanted = total - left + most
-    cents = -(-wanted // 10**10)
+    total = budget_of(workspace, run)
+    assert total is not None
     return BudgetReached(
         f"the budget has no room for {what}: it can cost up to {usd_text(most)}, and "
         f"{usd_text(max(left, 0))} of {usd_text(total)} is left",
         where=f"run {run.id}, [limits] budget",
         effect="it was not sent; what was sent before is safe",
-        hint=f'raise it with --set "limits.budget={cents // 100}.{cents % 100:02d} USD", lower the output cap in '
-        "[model] params, or stop here",
+        hint=f"raise it with --budget {_cents(total - left + most)}USD, lower the output cap in [model] params, or stop here",
     )
 
 

@@ -15,7 +15,7 @@ from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, collect, deadline, live, notify, reconcile
-from batchctl.workflow.money import BATCH, LIVE, cost, input_tokens
+from batchctl.workflow.money import BATCH, LIVE, budget_of, cost, input_tokens
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
 from batchctl.workflow.workspace import Options, Workspace, opened
@@ -138,7 +138,7 @@ def one_look(workspace: Workspace, provider: Guarded, run: queries.Run, total: P
     if not live_too and workspace.lane(run) == LIVE:
         return
     if waiting and not full and sends_by_itself(workspace, run):
-        if workspace.policy.limits.budget is not None:
+        if budget_of(workspace, run) is not None:
             _book(workspace, run)
         with _kept(total):
             sent = send_waiting(workspace, provider, run)

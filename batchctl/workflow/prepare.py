@@ -17,7 +17,7 @@ from batchctl.ledger import queries, transitions
 from batchctl.ledger.canary import withdrawn_chunks
 from batchctl.ledger.transitions import NewRun
 from batchctl.model.errors import Exit, UsageError
-from batchctl.tables.source import SourceSpec, open_source, spool_of
+from batchctl.tables.source import Source, SourceSpec, open_source, spool_of
 from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import check_targets
 from batchctl.workflow.packing import Outcome, Packing
@@ -54,15 +54,7 @@ def prepared(
     job = plan.job
     _label_is_honest(ledger.db, plan)
     check_targets(plan)
-    spec = SourceSpec(
-        paths=(rows,) if rows else job.source.path,
-        format=None if rows and rows != "-" else job.source.format,
-        encoding=job.source.encoding,
-        columns=job.source.columns or None,
-        base=Path() if rows else job.base,
-        spool=spool_of(workspace.state, job.name),
-    )
-    source = open_source(spec)
+    source = _source(workspace, plan, rows)
     check_rules(plan, source.selected)
     earlier = queries.runs(ledger.db, job.name)
     newest = earlier[-1] if earlier and earlier[-1].shape_sha256 == plan.shape else None
@@ -128,6 +120,37 @@ def prepared(
     for old in halted:
         tidy(workspace, old)
     return _report(workspace, queries.run(ledger.db, run_id), plan, notes=work.notes, columns=outcome)
+
+
+def _source(workspace: Workspace, plan: Plan, rows: str | None) -> Source:
+    """The job's source, or the file of rows that was given instead."""
+    job = plan.job
+    return open_source(
+        SourceSpec(
+            paths=(rows,) if rows else job.source.path,
+            format=None if rows and rows != "-" else job.source.format,
+            encoding=job.source.encoding,
+            columns=job.source.columns or None,
+            base=Path() if rows else job.base,
+            spool=spool_of(workspace.state, job.name),
+        )
+    )
+
+
+def renewed(workspace: Workspace) -> Report | None:
+    """Prepare anew a run of which nothing was sent and whose job was edited since; the workspace is about the new one then.
+
+    None when there is no need, or no way: rows from stdin or from a file of their own are not read again.
+    """
+    plan, run, db = workspace.current_plan(), workspace.run, workspace.ledger.db
+    if plan is None or plan.shape == run.shape_sha256 or "-" in plan.job.source.path or queries.was_sent(db, run.id):
+        return None
+    if queries.runs(db, run.job)[-1].id != run.id or _source(workspace, plan, None).names != run.source:
+        return None
+    found = prepared(workspace)
+    if found.run is not None:
+        workspace.turn_to(found.run)
+    return found
 
 
 def _none_wanted(plan: Plan, seen: int) -> UsageError:

@@ -29,7 +29,7 @@ from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState, NewChunk
 from batchctl.model.errors import ConsentMissing, Exit, UsageError
 from batchctl.model.rows import FAILED, Reason, Retry, RowState, Tries, Verdict
-from batchctl.workflow import lanes, notify, reconcile
+from batchctl.workflow import lanes, money, notify, reconcile
 from batchctl.workflow.attempt import Group
 from batchctl.workflow.decided import decisions
 from batchctl.workflow.history import are_in
@@ -109,6 +109,7 @@ def rerun(
         begun = work.begun()
         if plan_only or not (chosen or begun):
             return work.plan_report(chosen, plan_only=plan_only)
+        money.settle_budget(workspace, run)
         lanes.settle(workspace, run)
         unsent = [one for one in begun if one.state in SENDABLE]
         consent(workspace, chosen + sum(one.requests for one in unsent), len(work.groups) + len(unsent))

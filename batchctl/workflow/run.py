@@ -44,6 +44,7 @@ def run(
                 workspace.turn_to(first.run)  # a target that names an older run: its rows are done, these are not
         current = workspace.run
         _report_edits(workspace)
+        money.settle_budget(workspace, current)
         lanes.settle(workspace, current)
         gate = _gate(workspace, current, lines)
         if gate is not None:

@@ -66,6 +66,7 @@ def submit(options: Options, *, plan_only: bool = False, max_batches: int | None
         note_edits(workspace)
         if plan_only:
             return _plan_report(workspace, run, waiting)
+        money.settle_budget(workspace, run)
         lanes.settle(workspace, run)
         if waiting or unsure:
             require_gate(workspace, waiting)

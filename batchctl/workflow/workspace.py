@@ -52,6 +52,7 @@ class Options:
     wait: bool = False
     max_wait_seconds: float | None = None
     lane: str | None = None
+    budget: str | None = None
     ask: Callable[[str], bool] | None = None
     note: Callable[[str], None] = field(default=lambda _text: None)
     progress: Progress = no_progress
@@ -502,6 +503,9 @@ def _by_run(options: Options, target: str, write: bool) -> Workspace:
         if target == "@last"
         else [one for one in ids if one == target] or [one for one in ids if one.startswith(target)]
     )
+    if not found and (newer := queries.successor(ledger.db, target)) is not None:
+        options.note(f"{target} was replaced by {newer} before anything of it was sent")
+        found = [newer]
     if len(found) != 1:
         ledger.close()
         near = difflib.get_close_matches(target, ids, 3)

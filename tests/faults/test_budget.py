@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import NewJob, NewProvider
 from tests.support.jobs import JobFolder
-from tests.support.provider import Provider
+from tests.support.provider import Provider, until
 
 MODEL = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_tokens = 64 }'
 PICOS = 10**12
@@ -43,7 +43,7 @@ def test_one_cent_below_the_first_chunk_nothing_is_sent(job: JobFolder, measured
         done = job.run("run", "--wait", *budget(measured[0] - Decimal("0.000001")), code=6)
         assert "the budget has no room for chunk 1" in done.err
         assert job.books.creates == []
-    assert "limits.budget=" in done.err
+    assert "raise it with --budget 0.0" in done.err
     done = job.run("run", "--wait", "--json", *budget(measured[0] - Decimal("0.000001")), code=6)
     assert done.json["error"]["code"] == "budget"
     job.run("run", "--wait", *budget(measured[0]), code=6)
@@ -132,3 +132,63 @@ def test_no_chunk_has_cost_more_than_its_bound(new_job: NewJob, new_provider: Ne
         job.run("run", "--wait", code=(0, 3))
         for bound, cost in job.sql("SELECT bound, cost FROM chunk"):
             assert 0 < cost <= bound
+
+
+# --- ahead of the forecast, and a budget given by hand ----------------------------------------------------------------
+
+DEAR = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_tokens = 220 }'
+
+
+@pytest.fixture
+def ahead(new_job: NewJob, new_provider: NewProvider) -> JobFolder:
+    """Five chunks, one at a time; the answers of the batches are longer than those of the dry run were. One is back."""
+    job = new_job(new_provider(), rows=15, limits="chunk_rows = 3\nin_flight = 1", model=DEAR, sample="rows = 5")
+    job.run("prepare", code=0)
+    job.run("dry-run", code=0)
+    job.provider = new_provider(thinking=60)
+    job.env["OPENAI_BASE_URL"] = job.provider.base_url
+    job.run("submit", code=8)
+    job.run("poll", code=8, BATCHCTL_POLL_SECONDS="0.01")
+    until(lambda: job.books.creates[0]["status"] == "completed")
+    return job
+
+
+def test_ahead_of_the_forecast_the_next_wave_is_not_sent(ahead: JobFolder) -> None:
+    sent = len(ahead.books.creates)
+    limit = (ahead.books.usd / sent * 5).quantize(Decimal("0.000001"))
+    (ahead.path / "job.toml").write_text(
+        (ahead.path / "job.toml").read_text().replace("in_flight = 1", f'in_flight = 1\nbudget = "{limit} USD"')
+    )
+    for command in (["poll", "--wait"], ["poll"], ["run", "--wait"], ["submit"]):
+        done = ahead.run(*command, code=6)
+    assert "at this rate the run ends at" in done.err
+    assert "the dry run said" in done.err
+    assert f"batchctl submit {ahead.run_id} --budget " in done.err
+    sent = len(ahead.books.creates)
+    assert sent < 5
+    refused = ahead.run("poll", "--json", code=6)
+    assert refused.json["error"]["code"] == "ahead_of_forecast"
+    assert "answers to" in refused.json["error"]["effect"]
+    ahead.run("submit", "--budget", f"{limit * 2}USD", code=8)
+    assert len(ahead.books.creates) == sent + 1
+    ahead.run("run", "--wait", code=0)  # the budget that was given is kept to
+    assert len(ahead.books.creates) == 5
+    ahead.check_money()
+
+
+def test_a_budget_given_by_hand_holds_until_the_job_file_says_another(job: JobFolder, measured: list[Decimal]) -> None:
+    job.run("prepare", code=0)
+    job.run("submit", "--budget", "0.000001USD", code=6)
+    for command in ("submit", "run"):
+        job.run(command, code=6)
+    assert job.books.creates == []
+    text = (job.path / "job.toml").read_text()
+    (job.path / "job.toml").write_text(text.replace("chunk_rows = 3", 'chunk_rows = 3\nbudget = "100 USD"'))
+    job.run("run", "--wait", code=0)
+    assert len(job.books.creates) == 3
+
+
+def test_what_is_no_budget_is_refused(job: JobFolder) -> None:
+    job.run("prepare", code=0)
+    assert "is no budget" in job.run("submit", "--budget", "5 EUR", code=2).err
+    assert job.books.creates == []

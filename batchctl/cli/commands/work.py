@@ -8,6 +8,7 @@ import typer
 
 from batchctl.cli.options import (
     AllowPendingReview,
+    Budget,
     Common,
     KeepDone,
     Lane,
@@ -36,6 +37,7 @@ def run(
     keep_done: KeepDone = False,
     allow_pending_review: AllowPendingReview = False,
     lane: Lane = None,
+    budget: Budget = None,
 ) -> Report:
     """Prepare, dry-run, submit, poll, validate, rerun what [retry] allows, publish, as far as it can go now.
 
@@ -47,7 +49,7 @@ def run(
     """
     from batchctl.workflow import run as workflow
 
-    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane)
+    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane, budget=budget)
     return workflow.run(
         options, resend_changed=resend_changed, keep_done=keep_done, allow_pending_review=allow_pending_review
     )
@@ -109,6 +111,7 @@ def dry_run(
     ] = None,
     wait: Wait = False,
     max_wait: MaxWait = None,
+    budget: Budget = None,
 ) -> Report:
     """Try a small sample live, at live price, before anything large is sent.
 
@@ -121,10 +124,10 @@ def dry_run(
     if canary is not None:
         from batchctl.workflow.canary import canary as with_canary
 
-        return with_canary(common.options(target, wait=wait, max_wait=max_wait), canary, sample=rows)
+        return with_canary(common.options(target, wait=wait, max_wait=max_wait, budget=budget), canary, sample=rows)
     from batchctl.workflow import dry_run as workflow
 
-    return workflow.dry_run(common.options(target), rows=rows)
+    return workflow.dry_run(common.options(target, budget=budget), rows=rows)
 
 
 @command
@@ -143,6 +146,7 @@ def submit(
         ),
     ] = None,
     lane: Lane = None,
+    budget: Budget = None,
 ) -> Report:
     """Create a batch for each prepared chunk, exactly once.
 
@@ -152,7 +156,7 @@ def submit(
     """
     from batchctl.workflow import submit as workflow
 
-    return workflow.submit(common.options(target, lane=lane), plan_only=plan, max_batches=max_batches)
+    return workflow.submit(common.options(target, lane=lane, budget=budget), plan_only=plan, max_batches=max_batches)
 
 
 @command
@@ -215,6 +219,7 @@ def rerun(
     max_wait: MaxWait = None,
     rerun_file: RerunFile = None,
     lane: Lane = None,
+    budget: Budget = None,
 ) -> Report:
     """Send failed rows again, as far as the retry policy says it can help.
 
@@ -226,7 +231,7 @@ def rerun(
 
     kinds = [kind for text in only or [] for kind in text.split(",") if kind]
     name = None if rerun_file is None else str(rerun_file)
-    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane)
+    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane, budget=budget)
     return workflow.rerun(options, only=kinds, same_prompt=same_prompt, plan_only=plan, rerun_file=name)
 
 
