@@ -63,6 +63,10 @@ Lane = Annotated[
         help="batch, live, background or auto, instead of [lane] prefer.",
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", envvar="BATCHCTL_BUDGET", metavar="USD", help="3USD: instead of [limits] budget."),
+]
 PlanOnly = Annotated[
     bool, typer.Option("--plan", envvar="BATCHCTL_PLAN", help="Print what would be done; do and send nothing.")
 ]
@@ -155,7 +159,13 @@ class Common:
         self.target: str | None = None
 
     def options(
-        self, target: str | None = None, *, wait: bool = False, max_wait: str | None = None, lane: str | None = None
+        self,
+        target: str | None = None,
+        *,
+        wait: bool = False,
+        max_wait: str | None = None,
+        lane: str | None = None,
+        budget: str | None = None,
     ) -> Options:
         from batchctl.cli import progress, render
         from batchctl.workflow.workspace import Options
@@ -171,7 +181,7 @@ class Common:
         return Options(
             target=target,
             state=values["state"],
-            overrides=tuple(values["overrides"] or ()),
+            overrides=(*(values["overrides"] or ()), *([] if budget is None else [f"limits.budget={budget}"])),
             yes=values["yes"],
             wait=wait or max_wait is not None,
             max_wait_seconds=seconds_of(max_wait),
@@ -179,6 +189,7 @@ class Common:
             ask=render.ask if can_ask else None,
             note=render.note,
             progress=progress.reporter(display),
+            event=render.event,
             environ=environ,
         )
 

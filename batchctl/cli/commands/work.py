@@ -8,6 +8,7 @@ import typer
 
 from batchctl.cli.options import (
     AllowPendingReview,
+    Budget,
     Common,
     KeepDone,
     Lane,
@@ -36,6 +37,7 @@ def run(
     keep_done: KeepDone = False,
     allow_pending_review: AllowPendingReview = False,
     lane: Lane = None,
+    budget: Budget = None,
 ) -> Report:
     """Prepare, dry-run, submit, poll, validate, rerun what [retry] allows, publish, as far as it can go now.
 
@@ -47,7 +49,7 @@ def run(
     """
     from batchctl.workflow import run as workflow
 
-    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane)
+    options = common.options(target, wait=wait, max_wait=max_wait, lane=lane, budget=budget)
     return workflow.run(
         options, resend_changed=resend_changed, keep_done=keep_done, allow_pending_review=allow_pending_review
     )
@@ -143,6 +145,7 @@ def submit(
         ),
     ] = None,
     lane: Lane = None,
+    budget: Budget = None,
 ) -> Report:
     """Create a batch for each prepared chunk, exactly once.
 
@@ -152,7 +155,7 @@ def submit(
     """
     from batchctl.workflow import submit as workflow
 
-    return workflow.submit(common.options(target, lane=lane), plan_only=plan, max_batches=max_batches)
+    return workflow.submit(common.options(target, lane=lane, budget=budget), plan_only=plan, max_batches=max_batches)
 
 
 @command
