@@ -195,6 +195,7 @@ class Common:
             ask=render.ask if can_ask else None,
             note=render.note,
             progress=progress.reporter(display),
+            event=render.event,
             environ=environ,
         )
 

@@ -58,7 +58,9 @@ def show(report: Report, display: Display) -> None:
         out(_json(as_json(report), sys.stdout))
         return
     if display.log_format == "json":
-        facts = {"run": report.run, "exit": int(report.exit), **(report.balance or {})}
+        money = {name: (report.cost or {}).get(name) for name in ("usd", "usd_per_1000_completed")}
+        ending = {"exit": int(report.exit), "name": report.exit.name.lower()}
+        facts = {"run": report.run, **ending, **(report.balance or {}), **(money if report.cost else {})}
         _err(_json({"ts": _now(), "event": "summary", "command": report.command, **facts}, sys.stderr))
     if report.data is not None:
         out(safe(report.data.rstrip("\n")))
@@ -112,12 +114,18 @@ def note(text: str) -> None:
     from batchctl.cli import options
 
     display = options.display
-    if display.quiet:
-        return
     if display.log_format == "json":
         _err(_json({"ts": _now(), "event": "note", "text": text}, sys.stderr))
-    else:
+    elif not display.quiet:
         _err(safe(text))
+
+
+def event(name: str, **facts: Any) -> None:
+    """One step in a log that programs read; nothing without `--log-format json`. Such a log is never quiet."""
+    from batchctl.cli import options
+
+    if options.display.log_format == "json":
+        _err(_json({"ts": _now(), "event": name, **facts}, sys.stderr))
 
 
 def ask(question: str) -> bool:

@@ -65,8 +65,8 @@ def force(context: Context, wires: list[Wire], batch_id: str, wanted: dict[str, 
     """Put a batch where a test needs it.
 
     `status` may be an end (`completed` at once, `failed`, `expired`, `cancelled`), which takes the ordinary way there,
-    or any other word, known or not, which is shown and keeps the batch from moving until `status` is null. Every other
-    key replaces a field of the object that callers see.
+    or any other word, known or not, which is shown and keeps the batch from moving until `status` is null. `answered`:
+    so many requests had an answer when it expired. Every other key replaces a field of the object that callers see.
     """
     store = context.store
     with store.transaction():
@@ -75,7 +75,7 @@ def force(context: Context, wires: list[Wire], batch_id: str, wanted: dict[str, 
         row = store.batch(wire.name, batch_id)
         if row is None:
             raise wire.refusal(404, f"No batch found with id '{batch_id}'.")
-        shown = {key: value for key, value in wanted.items() if key not in ("status", "errors")}
+        shown = {key: value for key, value in wanted.items() if key not in ("status", "errors", "answered")}
         if shown:
             patch = orjson.loads(row["patch"]) if row["patch"] else {}
             store.change_batch(batch_id, patch=orjson.dumps(patch | shown).decode())
@@ -92,7 +92,7 @@ def _force_status(context: Context, row: Any, wanted: dict[str, Any]) -> None:
     elif status == "completed":
         store.change_batch(row["id"], held=None, validate_due=now, finalize_due=now, end_due=now, expire_due=None)
     elif status == "expired":
-        cut = progress(row, now)
+        cut = wanted.get("answered", progress(row, now))
         store.change_batch(row["id"], held=None, validate_due=now, cut=cut, cut_code="batch_expired")
     elif status in ("cancelled", "cancelling"):
         cancel(context, row)

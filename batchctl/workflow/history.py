@@ -34,6 +34,7 @@ class Met:
     key: pa.Array  # its record key is settled or under way in an earlier run
     id_elsewhere: pa.Array  # its id was completed under other settings
     id_here: pa.Array  # its id was completed under these settings
+    failed: pa.Array  # its record key failed in an earlier run, and may be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +48,35 @@ class History:
 
     def met(self, ids: pa.Array, keys: pa.Array) -> Met:
         """What the earlier runs have of these rows."""
-        key = elsewhere = here = pa.array([False] * len(ids))
+        key = elsewhere = here = failed = pa.array([False] * len(ids))
         for run in self.runs:
             goes_on = queries.was_submitted(self.workspace.ledger.db, run.id)
             for chunk in queries.chunks(self.workspace.ledger.db, run.id):
                 if chunk.state in WAITING and not goes_on:
                     continue  # what waits behind a canary makes way for the newer run
-                for seen_ids, seen_keys, done in self._rows(run, chunk):
+                for seen_ids, seen_keys, done, lost in self._rows(run, chunk):
                     key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))
+                    failed = pc.or_(failed, pc.is_in(keys, value_set=lost))
                     hit = are_in(ids, seen_ids.filter(done), run)
                     if chunk.settings == self.settings:
                         here = pc.or_(here, hit)
                     else:
                         elsewhere = pc.or_(elsewhere, hit)
-        return Met(key, elsewhere, here)
+        return Met(key, elsewhere, here, pc.and_not(failed, key))
 
-    def _rows(self, run: queries.Run, chunk: queries.Chunk) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:
-        """Ids of a chunk, the keys that must not be sent again, and which ids are completed."""
+    def _rows(self, run: queries.Run, chunk: queries.Chunk) -> Iterator[tuple[pa.Array, pa.Array, pa.Array, pa.Array]]:
+        """Ids of a chunk, the keys that must not be sent again, which ids are completed, and the keys of the rest."""
         directory = self.workspace.state / run.id
         names = [rows_name(chunk.number), *([copies_name(chunk.number)] if chunk.copies else [])]
         for name in names:
             table = segments.read(directory / "chunks" / name, ["id", "key", "line", "position"])
             ids, keys = (table.column(one).combine_chunks() for one in ("id", "key"))
             if chunk.state is not ChunkState.APPLIED:
-                yield ids, keys, pa.array([False] * len(ids))
+                yield ids, keys, pa.array([False] * len(ids)), keys.slice(0, 0)
                 continue
             states = self._states(run, chunk, table, copied=name != names[0])
             kept = pc.is_in(states, value_set=pa.array([str(one) for one in self.settled]))
-            yield ids, keys.filter(kept), pc.equal(states, str(RowState.COMPLETED))
+            yield ids, keys.filter(kept), pc.equal(states, str(RowState.COMPLETED)), keys.filter(pc.invert(kept))
 
     def _states(self, run: queries.Run, chunk: queries.Chunk, table: pa.Table, *, copied: bool) -> pa.Array:
         """The state of each row of a segment: its verdict, or what a person decided."""

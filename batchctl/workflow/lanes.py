@@ -37,6 +37,7 @@ def settle(workspace: Workspace, run: queries.Run) -> None:
             effect="nothing was sent",
             hint='use prefer = "batch"',
         )
+    workspace.options.event("route", run=run.id, lane=wanted, why=because)
     workspace.chosen_lane = wanted
     if wanted != run.lane and (because != "asked for" or workspace.options.lane is not None):
         with workspace.ledger.transaction() as db:

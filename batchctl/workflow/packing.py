@@ -61,6 +61,7 @@ class Outcome:
     rejects_by_reason: Mapping[str, int]
     changed: int = 0
     filtered: int = 0
+    carried: int = 0  # rows that failed in an earlier run, and are sent again
 
 
 class Packing:
@@ -90,6 +91,7 @@ class Packing:
         self.splice, self.notes = line_splice(plan, _usable(source.selected))
         self.chosen = row_filter(plan, source.selected)
         self.seen = 0
+        self.carried = 0
         self.filtered = 0  # rows that [source] where leaves out
         self.rows_sha256 = ""
         self._all_rows = hashlib.sha256()
@@ -131,7 +133,9 @@ class Packing:
             for chunk in packed
         ]
         known, by_reason = fates.count(KNOWN), self.rejects.by_reason
-        return Outcome(self.seen, self.rejects.count, known, tuple(new), by_reason, changed, self.filtered)
+        return Outcome(
+            self.seen, self.rejects.count, known, tuple(new), by_reason, changed, self.filtered, self.carried
+        )
 
     def _new_chunk(self, directory: Path, chunk: Packed, copies: int, check: Callable[[bytes], str | None]) -> NewChunk:
         return new_chunk(directory, chunk, copies, check, attempt=1, settings=self.plan.settings, splice=self.splice)
@@ -285,6 +289,7 @@ class Packing:
             ids, keys = _with_suffixes(table, suffixes, start)
             met = history.met(ids, keys)
             known = met.key
+            self.carried += pc.sum(met.failed).as_py() or 0
             # An id done under other settings is `changed`; done under these with another text, it is new text: sent.
             elsewhere = pc.and_not(pc.and_not(met.id_elsewhere, met.id_here), known)
             changed += pc.sum(elsewhere).as_py() or 0

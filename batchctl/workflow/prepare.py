@@ -78,6 +78,7 @@ def prepared(
             if newest is not None and newest.rows_sha256 == work.rows_sha256 and same_place:
                 return _report(workspace, newest, plan, again=True)
             outcome = work.build(packed, resend_changed=resend_changed, keep_done=keep_done)
+        _tell(workspace, outcome, before)
         if outcome.filtered == outcome.seen:
             raise _none_wanted(plan, outcome.seen)
         if not outcome.chunks and not outcome.rejected:
@@ -153,6 +154,18 @@ def renewed(workspace: Workspace) -> Report | None:
     return found
 
 
+def _tell(workspace: Workspace, outcome: Outcome, before: list[queries.Run]) -> None:
+    """What the source holds, for a log."""
+    copies = sum(one.copies for one in outcome.chunks)
+    facts = {"rows": outcome.seen, "known": outcome.known, "rejected": outcome.rejected, "copied": copies}
+    new = sum(one.requests for one in outcome.chunks) + copies - outcome.carried
+    workspace.options.event("source.scanned", **facts, new=new, carried_over=outcome.carried)
+    if outcome.carried:
+        earlier = [one.id for one in before]
+        why = "failed in an earlier run, without a usable answer"
+        workspace.options.event("carry_over", rows=outcome.carried, **{"from": earlier[-1]}, why=why)
+
+
 def _none_wanted(plan: Plan, seen: int) -> UsageError:
     return UsageError(
         f"[source] where holds for none of {plural(seen, 'row')}",
@@ -220,6 +233,8 @@ def _report(
         lines.append(f"  left out by where   {columns.filtered:>12,}")
     if run.known:
         lines.append(f"  in earlier runs     {run.known:>12,}   not sent again")
+    if columns is not None and columns.carried:
+        lines.append(f"  carried over        {columns.carried:>12,}   failed in an earlier run, sent again")
     if run.rejected:
         why = "" if columns is None else ", ".join(f"{n:,} {why}" for why, n in columns.rejects_by_reason.items())
         lines.append(f"  rejected            {run.rejected:>12,}   {why}".rstrip() + f" -> {run.id}/rejects.jsonl")
@@ -245,6 +260,7 @@ def _report(
         "directory": str(workspace.directory(run.id)),
         "changed": 0 if columns is None else columns.changed,
         "filtered": 0 if columns is None else columns.filtered,
+        "carried_over": 0 if columns is None else columns.carried,
     }
     return Report(
         "prepare",

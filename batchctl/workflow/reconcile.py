@@ -146,6 +146,7 @@ def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
         )
     with ledger.transaction() as db:
         transitions.accept(db, intent.id, first.batch_id, because=f"found at the provider by {first.by}")
+    workspace.options.event("submit.adopted", run=intent.run, chunk=intent.chunk, batch=first.batch_id, by=first.by)
     workspace.options.note(
         f"{intent.run} chunk {intent.chunk}: found batch {first.batch_id} at {provider.name}; adopted, nothing sent again"
     )

@@ -149,6 +149,7 @@ def rest_of_batches(workspace: Workspace, run: queries.Run) -> int:
     chosen = work.choose()
     if chosen:
         work.build()
+    workspace.options.event("carry_over", rows=chosen, **{"from": run.id}, why=", ".join(sorted(work.reasons)))
     return chosen
 
 
@@ -180,6 +181,7 @@ def automatic(workspace: Workspace, run: queries.Run, *, again: bool) -> int:
         )
         return 0
     work.build()
+    workspace.options.event("carry_over", rows=chosen, **{"from": run.id}, why=", ".join(sorted(work.reasons)))
     return chosen
 
 
@@ -213,6 +215,7 @@ class _Rerun:
         self.plans: dict[str, Plan] = {}
         self.groups: Counter[tuple[str, int]] = Counter()  # (settings, attempt) to rows
         self.skipped: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.chunks = queries.chunks(workspace.ledger.db, run.id)
         self.rest = rest
         intents = queries.last_intents(workspace.ledger.db, run.id)
@@ -242,6 +245,7 @@ class _Rerun:
             settings, why = self._decide(row)
             if settings is not None:
                 self.groups[settings, row.attempt + 1] += 1
+                self.reasons[row.judged.reason] += 1
             elif why:
                 self.skipped[why] += 1
         for (settings, attempt), count in list(self.groups.items()):

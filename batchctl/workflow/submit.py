@@ -28,6 +28,7 @@ from batchctl.model.errors import (
     Throttled,
 )
 from batchctl.model.ids import intent_id
+from batchctl.prices import as_usd
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, live, money, notify, reconcile
 from batchctl.workflow.reports import Report, plural
@@ -297,6 +298,9 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
             transitions.give_back(db, tag, "refused", because=error.what)
         raise
     reconcile.receive(workspace, provider, tag, run.id, chunk.number, batch_id)
+    most = None if bound is None else as_usd(bound)
+    facts = {"run": run.id, "chunk": chunk.number, "attempt": chunk.attempt, "rows": chunk.requests}
+    workspace.options.event("submit.sent", **facts, batch=batch_id, usd_at_most=most)
     command = getattr(provider.provider, "command", None)
     if command is not None:
         workspace.options.note(f"chunk {chunk.number} is for you to run: {command(batch_id, plan.job.model.name)}")

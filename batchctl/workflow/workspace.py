@@ -41,9 +41,16 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
     """For callers that show nothing."""
 
 
+def no_event(_name: str, **_facts: object) -> None:
+    """For callers that keep no log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may say to any command. `ask` answers a yes/no question, or is None when nobody can be asked."""
+    """What a user may say to any command. `ask` answers a yes/no question, or is None when nobody can be asked.
+
+    `note` is for people, `event` for a log that programs read: a name and facts, never row text.
+    """
 
     target: str | None = None
     state: str | None = None
@@ -56,6 +63,7 @@ class Options:
     ask: Callable[[str], bool] | None = None
     note: Callable[[str], None] = field(default=lambda _text: None)
     progress: Progress = no_progress
+    event: Callable[..., None] = no_event
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     sleep: Callable[[float], None] = time.sleep
 
@@ -334,6 +342,7 @@ class Workspace:
         lock = JobLock(self.state, job_name or (self.job.name if self.job else self.run.job))
         limit = self.options.max_wait_seconds if self.options.max_wait_seconds is not None else 10.0**9
         lock.acquire(wait_seconds=limit if self.options.wait else 0.0, sleep=self.options.sleep)
+        self.options.event("lease.acquired", job=lock.path.stem, pid=os.getpid())
         self._lock = lock
         self._stack.callback(lock.release)
 

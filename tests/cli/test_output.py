@@ -76,13 +76,16 @@ def test_log_lines(done: Desk) -> None:
     ]
     events = [[json.loads(line) for line in one.err.split("\n")[:-1]] for one in runs]
     assert [[line["event"] for line in one] for one in events] == [
-        ["summary"],
+        ["lease.acquired", "route", "summary"],
         ["error"],
         ["summary"],
-        ["note", "summary"],
+        ["lease.acquired", "note", "summary"],
     ]
     assert all(line["ts"].endswith("Z") for one in events for line in one)
-    assert (events[0][0]["command"], events[0][0]["completed"], events[0][0]["exit"]) == ("run", 3, 0)
+    last = events[0][-1]
+    assert (last["command"], last["completed"], last["exit"], last["name"]) == ("run", 3, 0, "ok")
+    quiet = done.run("run", "--wait", "--quiet", "--log-format", "json", code=0)
+    assert [json.loads(line)["event"] for line in quiet.err.split("\n")[:-1]] == [one["event"] for one in events[0]]
     assert events[1][0].keys() >= {"code", "what", "where", "effect", "hint", "exit"}
     assert runs[2].out.endswith("Next: use .batchctl/triage-0001/results.jsonl\n")
     assert runs[0].out == ""
