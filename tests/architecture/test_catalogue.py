@@ -16,7 +16,7 @@ TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 @cache
-def tests_of(name: str) -> frozenset[str]:
+def named_in(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"^ *(?:async )?def (test_\w+)", (TESTS / name).read_text("utf-8"), re.MULTILINE))
 
 
@@ -27,7 +27,7 @@ def rows() -> list[tuple[int, str]]:
 def test_every_test_it_names_exists() -> None:
     for number, text in rows():
         for name, test in TEST.findall(text):
-            assert test in tests_of(name), f"fault {number}: {name}::{test}"
+            assert test in named_in(name), f"fault {number}: {name}::{test}"
 
 
 def test_every_fault_has_a_test_or_a_reason() -> None:
