@@ -138,7 +138,7 @@ MUTATIONS = (
     Mutation(
         "the window of a search begins with our own clock",
         "P1 P25",
-        (("batchctl/workflow/submit.py", "epoch = provider.server_time()", "epoch = int(__import__('time').time())"),),
+        (("batchctl/workflow/submit.py", "else provider.server_time()", "else int(__import__('time').time())"),),
         ("tests/crash/test_clock.py::test_a_lost_create_is_found_whatever_the_clock_said",),
     ),
     Mutation(
@@ -262,6 +262,190 @@ MUTATIONS = (
         (("batchctl/tables/bigquery.py", "and self._error(found):", "and found:"),),
         ("tests/publish/test_services.py::test_bigquery_finds_its_job_again_when_an_answer_is_lost",),
     ),
+    Mutation(
+        "a copy of the state directory sends without looking",
+        "P1",
+        (
+            (
+                "batchctl/workflow/submit.py",
+                "if copied and reconcile.sent_by_a_copy(",
+                "if False and reconcile.sent_by_a_copy(",
+            ),
+        ),
+        ("tests/faults/test_copies.py::test_two_copies_of_a_state_directory_send_a_chunk_once",),
+    ),
+    Mutation(
+        "live calls that a kill left without an answer count as not made",
+        "P1",
+        (("batchctl/workflow/live.py", "if state in MAY_BE_BILLED and key not in answers]", "if False]"),),
+        ("tests/e2e/test_live.py::test_a_kill_anywhere_repeats_no_call",),
+    ),
+    Mutation(
+        "a batch that may be ours counts as none",
+        "P1x",
+        (("batchctl/workflow/reconcile.py", "if not ours and found:", "if False:"),),
+        ("tests/faults/test_unmarked.py::test_while_the_batch_runs_its_rows_wait_and_the_other_chunks_go_on",),
+    ),
+    Mutation(
+        "copied rows are left out of the balance",
+        "P3",
+        (
+            (
+                "batchctl/ledger/queries.py",
+                "SUM(requests + copies), SUM(copies) FROM chunk",
+                "SUM(requests), SUM(copies) FROM chunk",
+            ),
+        ),
+        ("tests/cli/test_journey.py::test_identical_rows_are_paid_once",),
+    ),
+    Mutation(
+        "what earlier runs completed is not looked at",
+        "P5",
+        (("batchctl/workflow/history.py", "key = pc.or_(key, pc.is_in(keys, value_set=seen_keys))", "pass"),),
+        ("tests/e2e/test_purge.py::test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice",),
+    ),
+    Mutation(
+        "ids are trimmed",
+        "P7",
+        (
+            (
+                "batchctl/workflow/packing.py",
+                'raw_id.decode("utf-8", "surrogatepass")',
+                'raw_id.decode("utf-8", "surrogatepass").strip()',
+            ),
+        ),
+        ("tests/cli/test_source.py::test_awkward_cells",),
+    ),
+    Mutation(
+        "a file that cannot be written is passed over",
+        "P11",
+        (
+            (
+                "batchctl/files.py",
+                "            raise storage_failed(error, path) from error\n        raise\n\n\ndef write_file",
+                "            return\n        raise\n\n\ndef write_file",
+            ),
+        ),
+        ("tests/cli/test_storage.py::test_no_room_for_results",),
+    ),
+    Mutation(
+        "a key that the other side repeats is kept",
+        "P14",
+        (
+            (
+                "batchctl/providers/http.py",
+                'return text.replace(self.value, "[key]") if self.value else text',
+                "return text",
+            ),
+        ),
+        ("tests/conformance/test_openai.py::test_a_gateway_that_repeats_the_key_does_not_get_it_into_an_error",),
+    ),
+    Mutation(
+        "data reaches the terminal as it is",
+        "P15",
+        (
+            (
+                "batchctl/cli/render.py",
+                "    return _UNSAFE.sub(\n        lambda",
+                "    return text or _UNSAFE.sub(\n        lambda",
+            ),
+        ),
+        ("tests/cli/test_output.py::test_data_never_drives_the_terminal",),
+    ),
+    Mutation(
+        "archives may grow without end",
+        "P17",
+        (("batchctl/tables/streams.py", "if self._total > BOMB_BYTES and", "if False and"),),
+        ("tests/unit/tables/test_source.py::test_a_decompression_bomb_is_refused",),
+    ),
+    Mutation(
+        "custom_ids are drawn",
+        "P18",
+        (
+            (
+                "batchctl/model/ids.py",
+                "digest(run.encode(), settings_sha256.encode(), str(number).encode()).hex()[:8]",
+                '__import__("secrets").token_hex(4)',
+            ),
+        ),
+        ("tests/e2e/test_deterministic.py::test_request_files_do_not_depend_on_the_place",),
+    ),
+    Mutation(
+        "answers are taken for JSON",
+        "P20",
+        (
+            (
+                "batchctl/providers/http.py",
+                "    except orjson.JSONDecodeError:\n        raise OutcomeUnknown(f",
+                "    except ZeroDivisionError:\n        raise OutcomeUnknown(f",
+            ),
+        ),
+        ("tests/conformance/test_openai.py::test_no_answer_breaks_anything",),
+    ),
+    Mutation(
+        "a plan is carried out",
+        "P22",
+        (("batchctl/workflow/submit.py", "        if plan_only:\n", "        if False:\n"),),
+        ("tests/cli/test_journey.py::test_step_by_step",),
+    ),
+    Mutation(
+        "the budget is a wish",
+        "P23",
+        (
+            (
+                "batchctl/workflow/money.py",
+                '    if most > left:\n        raise budget_reached(workspace, run, f"chunk',
+                '    if False:\n        raise budget_reached(workspace, run, f"chunk',
+            ),
+        ),
+        ("tests/faults/test_budget.py::test_one_cent_below_the_first_chunk_nothing_is_sent",),
+    ),
+    Mutation(
+        "errors say not what to do",
+        "P24",
+        (("batchctl/cli/render.py", "    if error.hint:\n", "    if False:\n"),),
+        ("tests/cli/test_wrong_use.py",),
+    ),
+    Mutation(
+        "a lost window counts as an empty result",
+        "P26",
+        (("batchctl/workflow/poll.py", "    if status.out_of_time:\n", "    if False:\n"),),
+        ("tests/faults/test_statuses.py::test_expired_rows_are_sent_again_and_the_others_are_not",),
+    ),
+    Mutation(
+        "the rerun file holds every row",
+        "P28",
+        (("batchctl/workflow/results.py", "for state in FAILED)", "for state in RowState)"),),
+        ("tests/faults/test_result_files.py::test_counts_that_disagree_with_the_files_decide_nothing",),
+    ),
+    Mutation(
+        "purge leaves the answers",
+        "P29",
+        (("batchctl/workflow/purge.py", '{"output": None, "detail": ""}', '{"detail": ""}'),),
+        ("tests/e2e/test_purge.py::test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice",),
+    ),
+    Mutation(
+        "purge leaves the journal",
+        "P29",
+        (("batchctl/workflow/purge.py", "    ledger.compact_journal()\n", ""),),
+        ("tests/e2e/test_purge.py::test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice",),
+    ),
+    Mutation(
+        "the marker of a publication goes first",
+        "P12",
+        (
+            ("batchctl/tables/objects.py", "    put(place, place.name, path, CONTENT[place.form])\n", ""),
+            (
+                "batchctl/tables/objects.py",
+                '    put(place, place.name + MARKER, marker, "application/json")\n',
+                (
+                    '    put(place, place.name + MARKER, marker, "application/json")\n    crash_point("K19c")\n'
+                    "    put(place, place.name, path, CONTENT[place.form])\n"
+                ),
+            ),
+        ),
+        ("tests/publish/test_services.py::test_published_twice_and_killed_anywhere_is_published_once",),
+    ),
 )
 
 
@@ -293,7 +477,7 @@ def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
     done = subprocess.run(argv, cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode == 0:
         return ""
-    failed = [line for line in done.stdout.split("\n") if line.startswith(("FAILED ", "ERROR "))]
+    failed = [line for line in done.stdout.split("\n") if line.startswith("FAILED ")]  # an error is no verdict of a test
     if done.returncode != 1 or not failed:
         raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return failed[0].split(" - ")[0].removeprefix("FAILED ")

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from batchctl.files import PART, PRIVATE_FILE, crash_point, make_directory, storage_failed
 from batchctl.ledger import journal
+from batchctl.ledger.places import check_local
 from batchctl.model.errors import BatchctlError, Locked, StorageFailed, UsageError
 
 VERSION = 1
@@ -47,6 +48,7 @@ class Ledger:
     def open(cls, state: Path, *, create: bool = False, read_only: bool = False) -> Ledger | None:
         """The ledger of a state directory; None when there is none and `create` is false."""
         path = state / "ledger.db"
+        check_local(state)
         if not path.exists():
             check_no_runs(state, path)
             if not create:

@@ -162,7 +162,7 @@ def sent_by_a_copy(workspace: Workspace, provider: Guarded, run: queries.Run, ch
     """Before a create out of a state directory that was copied: did another copy send this chunk? Both give it the same
     mark. True: its batch is ours now, or nobody can tell yet; nothing is to be created."""
     workspace.options.note(
-        f"{run.id}: the state directory was copied from elsewhere; chunk {chunk} is looked for at {provider.name} first"
+        f"{run.id}: the ledger was copied, restored or rebuilt; chunk {chunk} is looked for at {provider.name} first"
     )
     intent = next(one for one in _open(workspace, run) if one.chunk == chunk)
     return _look(workspace, provider, intent) is not Look.ABSENT

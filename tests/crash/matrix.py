@@ -24,7 +24,7 @@ ROWS = [f"R-{number:03d}" for number in range(6)]
 LIMITS = "chunk_rows = 2"
 MODES: dict[str, tuple[str, ...]] = {
     "kill": ("before", "after"),
-    "enospc": ("ENOSPC", "ENOSPC+"),
+    "enospc": ("ENOSPC", "ENOSPC+", "EDQUOT+"),
     "eio": ("EIO",),
     "erofs": ("EROFS+",),
     "efbig": ("EFBIG", "EFBIG+"),

@@ -3,7 +3,7 @@
  *
  *   CRASH_ROOT    directory whose files count
  *   CRASH_AT      number of the call that is struck (1 is the first); 0 or unset: none
- *   CRASH_HOW     before | after: SIGKILL then; short: half of a write; ENOSPC | EIO | EROFS | EFBIG: that error,
+ *   CRASH_HOW     before | after: SIGKILL then; short: half of a write; ENOSPC | EDQUOT | EIO | EROFS | EFBIG: that error,
  *                 with a + behind it: on this call and every later one that can fail so; clock:N: nothing fails, but from
  *                 this call on the clock on the wall is N seconds off
  *   CRASH_LOG     file that gets a line a call: number, name, path or "socket", bytes; the struck one is marked with !
@@ -50,6 +50,7 @@ static int begun(void) {
     size_t length = strlen(how);
     if (length && how[length - 1] == '+') { sticky = 1; how[length - 1] = 0; }
     if (!strcmp(how, "ENOSPC")) { error_number = ENOSPC; error_kinds = CREATES | WRITES | SYNCS | NAMES; }
+    if (!strcmp(how, "EDQUOT")) { error_number = EDQUOT; error_kinds = CREATES | WRITES | SYNCS | NAMES; }
     if (!strcmp(how, "EIO")) { error_number = EIO; error_kinds = CREATES | WRITES | SYNCS | NAMES; }
     if (!strcmp(how, "EROFS")) { error_number = EROFS; error_kinds = CREATES | WRITES | NAMES; }
     if (!strcmp(how, "EFBIG")) { error_number = EFBIG; error_kinds = WRITES; }

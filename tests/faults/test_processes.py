@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, until
 
 ROOT = Path(__file__).resolve().parents[2]
+TRACE = b"Traceback"
 ENDS = {0, 2, 8, 10, 11, 12}
 
 
@@ -111,3 +116,29 @@ def test_suspended_in_the_middle_of_a_create(job: JobFolder, provider: Provider)
     assert process.wait().code == 0
     finished(job)
     assert len(job.books.creates) == 2
+
+
+@pytest.mark.parametrize("dress", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}])
+def test_a_plain_terminal_of_twenty_columns(job: JobFolder, dress: dict[str, str]) -> None:
+    """Progress is drawn on a terminal; where it cannot be, nothing drives it."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchctl", "run", "--wait"],
+        cwd=job.path,
+        env={**job.env, **dress, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the last writer has left
+        while block := os.read(ours, 65_536):
+            shown += block
+    os.close(ours)
+    assert process.wait(60) == 0, shown
+    assert b"Balance  6 = 6 completed" in shown.replace(b"\r\n", b"\n")
+    assert b"\x1b[3" not in shown, "no colours"
+    assert TRACE not in shown
+    finished(job)
