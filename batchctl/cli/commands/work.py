@@ -17,7 +17,6 @@ from batchctl.cli.options import (
     ResendChanged,
     Target,
     Wait,
-    command,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ else:
     Report = Any
 
 
-@command
 def run(
     common: Common,
     target: Target = None,
@@ -53,7 +51,6 @@ def run(
     )
 
 
-@command
 def prepare(
     common: Common,
     target: Target = None,
@@ -90,7 +87,6 @@ def prepare(
     return workflow.prepare(common.options(target), rows=rows, resend_changed=resend_changed, keep_done=keep_done)
 
 
-@command
 def dry_run(
     common: Common,
     target: Target = None,
@@ -127,7 +123,6 @@ def dry_run(
     return workflow.dry_run(common.options(target), rows=rows)
 
 
-@command
 def submit(
     common: Common,
     target: Target = None,
@@ -155,7 +150,6 @@ def submit(
     return workflow.submit(common.options(target, lane=lane), plan_only=plan, max_batches=max_batches)
 
 
-@command
 def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None) -> Report:
     """Read statuses, collect what has ended, send chunks that now fit.
 
@@ -168,7 +162,6 @@ def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: Ma
     return workflow.poll(common.options(target, wait=wait, max_wait=max_wait))
 
 
-@command
 def validate(
     common: Common,
     target: Target = None,
@@ -189,7 +182,6 @@ def validate(
     return workflow.validate(common.options(target), again=again, rerun_file=name)
 
 
-@command
 def rerun(
     common: Common,
     target: Target = None,
