@@ -16,6 +16,7 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchctl.chunks.arrays import fixed, numbers
 from batchctl.files import BLOCK_BYTES, open_private
 from batchctl.model.ids import DIGEST_BYTES
 
@@ -31,9 +32,10 @@ class Spill:
         self.count = 0
         self._file = open_private(path)
 
-    def add(self, digests: list[bytes]) -> None:
-        self._file.write(b"".join(digests))
-        self.count += len(digests)
+    def add(self, digests: bytes | memoryview) -> None:
+        """More of them, one after another."""
+        self._file.write(digests)
+        self.count += len(digests) // DIGEST_BYTES
 
     def close(self) -> None:
         self._file.close()
@@ -56,38 +58,41 @@ class Spill:
 
     def _repeated_in(self, part: int, parts: int) -> Iterator[list[int]]:
         kind = pa.binary(DIGEST_BYTES)
-        found = [digests for _, digests in self._select(part, parts)]
+        found = [digests for _, digests, _ in self._select(part, parts)]
         if not found:
             return
         counted = pc.value_counts(pa.chunked_array(found, kind))
-        twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+        twice = counted.field("values").filter(_more_than_one(counted.field("counts")))
         del found, counted
         if not len(twice):
             return
         groups: dict[bytes, list[int]] = {}
-        for ordinals, digests in self._select(part, parts):
+        for start, digests, places in self._select(part, parts):
             mask = pc.is_in(digests, value_set=twice)
-            for digest, ordinal in zip(
-                digests.filter(mask).to_pylist(), ordinals.filter(mask).to_pylist(), strict=True
-            ):
-                groups.setdefault(digest, []).append(ordinal)
+            here = pc.indices_nonzero(mask)
+            here = here if places is None else places.take(here)
+            for digest, place in zip(digests.filter(mask).to_pylist(), here.to_pylist(), strict=True):
+                groups.setdefault(digest, []).append(start + place)
         yield from groups.values()
 
-    def _select(self, part: int, parts: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """(ordinals, digests) of one partition, block by block."""
+    def _select(self, part: int, parts: int) -> Iterator[tuple[int, pa.Array, pa.Array | None]]:
+        """(first ordinal, digests of one partition, their places; None: all), block by block."""
         table = bytes(1 if byte % parts == part else 0 for byte in range(256))
         start = 0
         with self.path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
-                count = len(block) // DIGEST_BYTES
-                digests = pa.Array.from_buffers(pa.binary(DIGEST_BYTES), count, [None, pa.py_buffer(block)])
-                ordinals = pa.array(range(start, start + count), pa.int64())
-                start += count
+                digests, places = fixed(block, DIGEST_BYTES), None
+                count = len(digests)
                 if parts > 1:
                     flags = pa.py_buffer(block[::DIGEST_BYTES].translate(table))
                     mask = pa.Array.from_buffers(pa.uint8(), count, [None, flags]).cast(pa.bool_())
-                    digests, ordinals = digests.filter(mask), ordinals.filter(mask)
-                yield ordinals, digests
+                    digests, places = digests.filter(mask), pc.indices_nonzero(mask)
+                yield start, digests, places
+                start += count
+
+
+def _more_than_one(counts: pa.Array) -> pa.Array:
+    return pc.greater(counts, numbers([1])[0])
 
 
 class Fates:
@@ -137,9 +142,9 @@ class Leaders:
 
     def settle(self) -> None:
         """No `add` after this: sort by copy, so that a payer is found by bisection."""
-        order = pc.sort_indices(pa.array(self._copies, pa.int64()))
-        self._copies = array("q", pa.array(self._copies, pa.int64()).take(order).to_pylist())
-        self._payers = array("q", pa.array(self._payers, pa.int64()).take(order).to_pylist())
+        order = pc.sort_indices(numbers(self._copies))
+        self._copies = array("q", numbers(self._copies).take(order).to_pylist())
+        self._payers = array("q", numbers(self._payers).take(order).to_pylist())
 
     def __getitem__(self, copy: int) -> int:
         return self._payers[bisect_left(self._copies, copy)]

@@ -92,6 +92,7 @@ class SegmentWriter:
         self.sha256 = ""  # of the file, after a clean close
         self._schema = schema
         self._columns: tuple[list[Any], ...] = tuple([] for _ in schema)
+        self._batches: list[pa.RecordBatch] = []
         try:
             self._out = open_private(path)
             self._sink = _Hashing(self._out)
@@ -124,18 +125,29 @@ class SegmentWriter:
         """Something to know of the whole segment, which `is_marked` tells again."""
         self._file.add_key_value_metadata({word: "yes"})
 
+    def add_arrays(self, columns: Sequence[pa.Array]) -> None:
+        """Many rows at once, as arrays of the schema's types."""
+        if self._columns[0]:
+            self._flush()
+        self._batches.append(pa.RecordBatch.from_arrays(list(columns), schema=self._schema))
+        if sum(one.num_rows for one in self._batches) >= GROUP_ROWS:
+            self._flush()
+
     def _flush(self) -> None:
-        count = len(self._columns[0])
-        if not count:
+        if self._columns[0]:
+            arrays = [pa.array(values, kind.type) for values, kind in zip(self._columns, self._schema, strict=True)]
+            self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+            for column in self._columns:
+                column.clear()
+        if not self._batches:
             return
-        arrays = [pa.array(values, kind.type) for values, kind in zip(self._columns, self._schema, strict=True)]
+        table = pa.Table.from_batches(self._batches)
+        self._batches.clear()
         try:
-            self._file.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._file.write_table(table, row_group_size=table.num_rows)
         except OSError as error:
             raise storage_failed(error, self.path) from error
-        self.rows += count
-        for column in self._columns:
-            column.clear()
+        self.rows += table.num_rows
 
     def __enter__(self) -> SegmentWriter:
         return self

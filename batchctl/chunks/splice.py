@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from batchctl.model.ids import DIGEST_BYTES, digest
+from batchctl.model.ids import CUSTOM_ID_LENGTH, DIGEST_BYTES, digest
 from batchctl.model.rows import Unusable
 
 Render = Callable[[Mapping[str, Any]], str]
@@ -33,16 +33,51 @@ def escape(text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Insertion:
+    """A hole that only inserts columns, at least one: constant, column, ..., constant. Constants are escaped texts."""
+
+    constants: tuple[bytes, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What is the same in every line: `head` custom_id `before` middle `after`, and the line's end."""
+
+    head: bytes
+    before: bytes = b""
+    after: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of a line besides its middle."""
+        return len(self.head) + CUSTOM_ID_LENGTH + len(self.before) + len(self.after) + 1
+
+
+@dataclass(frozen=True, slots=True)
 class Splice:
     """A line cut at its holes: `head` custom_id `pieces[0]` hole `pieces[1]` hole ... `pieces[-1]`.
 
-    `shape` is a digest of all constant bytes: with the holes it names the request. `renders` fill the holes, in order.
+    `shape` is a digest of all constant bytes: with the holes it names the request. `renders` fill the holes, in order;
+    `insertion` fills the only one where it can.
     """
 
     head: bytes
     pieces: tuple[bytes, ...]
     renders: tuple[Render, ...]
     shape: bytes
+    insertion: Insertion | None = None
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.head, self.pieces[0], self.pieces[-1] if len(self.pieces) > 1 else b"")
+
+    def middle(self, holes: Sequence[bytes]) -> bytes:
+        """What stands between the `frame`'s two constants."""
+        parts = [holes[0]] if holes else []
+        for piece, hole in zip(self.pieces[1:-1], holes[1:], strict=True):
+            parts += (piece, hole)
+        return b"".join(parts)
 
     def line(self, custom_id: str, holes: Sequence[bytes]) -> bytes:
         parts = [self.head, custom_id.encode(), self.pieces[0]]
@@ -59,7 +94,9 @@ class Splice:
         return digest(self.shape, *holes)
 
 
-def cut(encode: Callable[[str, Sequence[str]], bytes], renders: Sequence[Render]) -> Splice:
+def cut(
+    encode: Callable[[str, Sequence[str]], bytes], renders: Sequence[Render], insertion: Insertion | None = None
+) -> Splice:
     """Cut the line `encode(custom_id, texts)` at its placeholders. `renders` and texts are in the same order.
 
     Each placeholder must appear exactly once and the custom_id before the texts; anything else is a bug of the codec.
@@ -81,7 +118,7 @@ def cut(encode: Callable[[str, Sequence[str]], bytes], renders: Sequence[Render]
         pieces.append(piece)
     pieces.append(rest)
     ordered = tuple(renders[number] for _, number, _ in places)
-    return Splice(head, tuple(pieces), ordered, digest(head, *pieces))
+    return Splice(head, tuple(pieces), ordered, digest(head, *pieces), insertion)
 
 
 def row_json(row: Mapping[str, Any]) -> bytes | Unusable:

@@ -1,27 +1,30 @@
 """Packing request lines into chunks, in source order, with bounded memory.
 
 A chunk is closed when the next line would pass its limit of rows or bytes. Its custom_ids name the chunk, so they are
-made here, once the line's chunk is known: a line is `head` + custom_id + `tail`.
+made here, once the line's chunk is known. A line is a `Frame` around its custom_id and its middle: the bytes that
+differ from row to row. Rows come in columns and stay in columns; nothing here looks at a single row.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from batchctl.chunks import arrays
 from batchctl.chunks.names import copies_name, lines_name, rows_name
 from batchctl.chunks.segments import ROWS, SegmentWriter, batches
-from batchctl.chunks.splice import Splice
-from batchctl.files import BLOCK_BYTES, blocks_of, crash_point, lines, open_private, storage_failed, sync_file
-from batchctl.model.errors import UsageError
+from batchctl.chunks.splice import Frame
+from batchctl.files import BLOCK_BYTES, crash_point, open_private, storage_failed, sync_file
 from batchctl.model.ids import CUSTOM_ID_LENGTH, chunk_mark
 
-FLUSH_LINES = 500
+GATHERED_ROWS = 2_000
+WRITE_BYTES = 4 << 20
 LEFT_AT_MOST = 1_000
 
 
@@ -42,6 +45,45 @@ class Packed:
         return lines_name(self.number)
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Requests in source order, as columns of equal length without nulls."""
+
+    positions: pa.Int64Array
+    ids: pa.StringArray
+    keys: pa.FixedSizeBinaryArray
+    requests: pa.FixedSizeBinaryArray
+    rows: pa.StringArray
+    middles: pa.StringArray
+
+    def __len__(self) -> int:
+        return len(self.middles)
+
+    def part(self, start: int, end: int) -> Block:
+        return Block(*(getattr(self, one.name).slice(start, end - start) for one in fields(self)))
+
+    @classmethod
+    def of(
+        cls,
+        positions: Sequence[int],
+        ids: Sequence[bytes],
+        keys: Sequence[bytes],
+        requests: Sequence[bytes],
+        rows: Sequence[bytes],
+        middles: Sequence[bytes],
+    ) -> Block:
+        """From the values themselves; texts are UTF-8."""
+        key, request = ROWS.field("key").type.byte_width, ROWS.field("request").type.byte_width
+        return cls(
+            arrays.numbers(positions),
+            arrays.texts(ids),
+            arrays.fixed(b"".join(keys), key),
+            arrays.fixed(b"".join(requests), request),
+            arrays.texts(rows),
+            arrays.texts(middles),
+        )
+
+
 class Packer:
     """Writes chunks into `directory`. Use as a context manager; `chunks` is complete after a clean exit."""
 
@@ -52,7 +94,7 @@ class Packer:
         run: str,
         settings: str,
         attempt: int,
-        head: bytes,
+        frame: Frame,
         max_rows: int,
         max_bytes: int,
         first_number: int = 1,
@@ -62,92 +104,92 @@ class Packer:
         self._directory = directory
         self._run = run
         self._settings = settings
-        self._suffix = f"{attempt:02d}"
-        self._head = head
-        self._fixed = len(head) + CUSTOM_ID_LENGTH
+        self._attempt = attempt
+        self._frame = frame
+        self._fixed = frame.length
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._next = first_number
-        self._separator = separator
+        self._separator = separator.encode()
         self._file: BinaryIO | None = None
         self._rows: SegmentWriter | None = None
         self._mark = ""
         self._count = 0
         self._bytes = 0
-        self._lines: list[bytes] = []
-        self._columns: tuple[list[object], ...] = tuple([] for _ in ROWS)
         self._first = 0
         self._last = 0
+        self._gathered: list[tuple[int, bytes, bytes, bytes, bytes, bytes]] = []
 
-    def add(self, position: int, source_id: str, key: bytes, request: bytes, row: bytes, tail: bytes) -> None:
-        """One request. `tail` is the line after its custom_id, newline included."""
-        self.add_many((position,), (source_id,), (key,), (request,), (row,), (tail,))
+    def add(self, position: int, source_id: bytes, key: bytes, request: bytes, row: bytes, middle: bytes) -> None:
+        """One request."""
+        self._gathered.append((position, source_id, key, request, row, middle))
+        if len(self._gathered) >= GATHERED_ROWS:
+            self._pack_gathered()
 
-    def add_many(
-        self,
-        positions: Sequence[int],
-        ids: Sequence[str],
-        keys: Sequence[bytes],
-        requests: Sequence[bytes],
-        rows: Sequence[bytes],
-        tails: Sequence[bytes],
-    ) -> None:
-        """Requests as columns of equal length, in source order."""
-        start = 0
-        while start < len(tails):
-            end = self._fitting(tails, start)
+    def add_block(self, block: Block) -> None:
+        """Many requests."""
+        self._pack_gathered()
+        self._pack(block)
+
+    def _pack_gathered(self) -> None:
+        if self._gathered:
+            columns = zip(*self._gathered, strict=True)
+            self._gathered = []
+            self._pack(Block.of(*columns))
+
+    def _pack(self, block: Block) -> None:
+        ends = [self._fixed * number + size for number, size in enumerate(_ends(block.middles), 1)]
+        start, before = 0, 0  # rows and bytes of the block that are written
+        while start < len(block):
+            end = self._fitting(ends, start, before)
             if end == start:
                 self._close()
-                self._open(positions[start])
-                end = max(self._fitting(tails, start), start + 1)
-            self._write(positions, ids, keys, requests, rows, tails, start, end)
-            start = end
+                self._open(block.positions[start].as_py())
+                end = max(self._fitting(ends, start, before), start + 1)
+            self._write(block, ends, start, end)
+            start, before = end, ends[end - 1]
 
-    def _fitting(self, tails: Sequence[bytes], start: int) -> int:
+    def _fitting(self, ends: list[int], start: int, before: int) -> int:
         """Up to where the open chunk has room; `start` when it has none, or none is open."""
         if self._file is None:
             return start
-        end = min(len(tails), start + self._max_rows - self._count)
-        sizes = list(map(len, tails[start:end]))
-        room = self._max_bytes - self._bytes
-        if sum(sizes) + self._fixed * len(sizes) <= room:
-            return end
-        for place, size in enumerate(sizes, start):
-            room -= size + self._fixed
-            if room < 0:
-                return place
-        return end
+        end = bisect_right(ends, before + self._max_bytes - self._bytes)
+        return max(start, min(end, start + self._max_rows - self._count))
 
-    def _write(
-        self,
-        positions: Sequence[int],
-        ids: Sequence[str],
-        keys: Sequence[bytes],
-        requests: Sequence[bytes],
-        rows: Sequence[bytes],
-        tails: Sequence[bytes],
-        start: int,
-        end: int,
-    ) -> None:
-        suffix, count, head, between = self._suffix, self._count, self._head, self._separator
-        mark, suffix = self._mark + between, between + suffix
-        places = range(count, count + end - start)
-        custom_ids = [
-            f"{mark}{key.hex()[:16]}{between}{place:06x}{suffix}"
-            for key, place in zip(keys[start:end], places, strict=True)
-        ]
-        lines = self._lines
-        for custom_id, tail in zip(custom_ids, tails[start:end], strict=True):
-            lines += (head, custom_id.encode(), tail)
-            self._bytes += len(tail)
-        self._bytes += self._fixed * (end - start)
-        columns = (positions, ids, keys, requests, custom_ids, places, rows)
-        for column, values in zip(self._columns, columns, strict=True):
-            column.extend(values if values is custom_ids or values is places else values[start:end])
-        self._count = places.stop
-        self._last = positions[end - 1]
-        if len(self._columns[0]) >= FLUSH_LINES:
-            self._flush()
+    def _write(self, block: Block, ends: list[int], start: int, end: int) -> None:
+        """Lines are put together a few megabytes at a time, whatever a row needs around its own text."""
+        assert self._file is not None
+        assert self._rows is not None
+        while start < end:
+            before = ends[start - 1] if start else 0
+            stop = min(end, max(start + 1, bisect_right(ends, before + WRITE_BYTES)))
+            part = block.part(start, stop)
+            places = range(self._count, self._count + len(part))
+            custom_ids = self._custom_ids(part.keys, places)
+            try:
+                self._file.write(arrays.data_of(_lines(self._frame, custom_ids, part.middles)))
+            except OSError as error:
+                raise storage_failed(error, self._directory, needed_bytes=self._max_bytes) from error
+            lines = arrays.numbers(places).cast(pa.int32())
+            self._rows.add_arrays([part.positions, part.ids, part.keys, part.requests, custom_ids, lines, part.rows])
+            self._bytes += ends[stop - 1] - before
+            self._count = places.stop
+            start = stop
+        self._last = block.positions[end - 1].as_py()
+
+    def _custom_ids(self, keys: pa.FixedSizeBinaryArray, places: range) -> pa.StringArray:
+        """`model.ids.custom_id` of each key."""
+        width = keys.type.byte_width * 2
+        digits = arrays.fixed(arrays.fixed_data_of(keys).hex().encode(), width).cast(pa.binary()).cast(pa.string())
+        offsets = arrays.fixed((b"%06x" * len(places)) % tuple(places), 6).cast(pa.binary()).cast(pa.string())
+        between = self._separator
+        return arrays.concatenated(
+            self._mark.encode() + between,
+            pc.utf8_slice_codeunits(digits, 0, 16),
+            between,
+            offsets,
+            between + b"%02d" % self._attempt,
+        )
 
     def _open(self, position: int) -> None:
         number = self._next
@@ -158,22 +200,9 @@ class Packer:
         self._count = self._bytes = 0
         self._first = position
 
-    def _flush(self) -> None:
-        if self._file is None or self._rows is None:
-            return
-        try:
-            self._file.write(b"".join(self._lines))
-        except OSError as error:
-            raise storage_failed(error, self._directory, needed_bytes=self._max_bytes) from error
-        self._lines.clear()
-        self._rows.add_columns(self._columns)
-        for column in self._columns:
-            column.clear()
-
     def _close(self) -> None:
         if self._file is None or self._rows is None:
             return
-        self._flush()
         crash_point("K1")
         with self._rows:
             pass
@@ -194,6 +223,7 @@ class Packer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
+            self._pack_gathered()
             self._close()
         elif self._file is not None:
             self._file.close()
@@ -209,74 +239,22 @@ def clear_chunks(directory: Path, first: int) -> None:
             (directory / name).unlink(missing_ok=True)
 
 
-def stored(directory: Path, chunk: Packed, head_length: int) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:
-    """The requests of a written chunk as `Packer.add` took them: position, id, key, request, row, tail."""
-    skip = head_length + CUSTOM_ID_LENGTH
+def _lines(frame: Frame, custom_ids: pa.StringArray, middles: pa.StringArray) -> pa.StringArray:
+    return arrays.concatenated(frame.head, custom_ids, frame.before, middles, frame.after + b"\n")
+
+
+def _ends(middles: pa.StringArray) -> Iterator[int]:
+    """Where each value ends, counted from the start of the first."""
+    ends = memoryview(middles.buffers()[1]).cast("i")[middles.offset : middles.offset + len(middles) + 1]
+    first = ends[0]
+    return (one - first for one in ends[1:])
+
+
+def stored(directory: Path, chunk: Packed, frame: Frame) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:
+    """The requests of a written chunk as `Packer.add` took them: position, id, key, request, row, middle."""
+    start, end = len(frame.head) + CUSTOM_ID_LENGTH + len(frame.before), -len(frame.after) - 1
     with (directory / chunk.file).open("rb", buffering=BLOCK_BYTES) as file:
         names = ("position", "id", "key", "request", "row")
         for columns in batches(directory / rows_name(chunk.number), names):
             for values in zip(*columns, strict=True):
-                yield (*values, file.readline()[skip:])
-
-
-def verify(directory: Path, chunk: Packed, check: Callable[[bytes], str | None], splice: Splice) -> str:
-    """Read a chunk back as it is on disk and check every line; its SHA-256.
-
-    The codec wrote these bytes once; this reads them as the provider will. `check` parses a whole line; a line that has
-    the very bytes of a checked one around a hole that is a JSON string needs no second look at the rest. Raises
-    `UsageError` naming file and line.
-    """
-    path = directory / chunk.file
-    state = hashlib.sha256()
-    ids = (one for (column,) in batches(directory / rows_name(chunk.number), ("custom_id",)) for one in column)
-    same = _same_frame(splice)
-    begin = len(splice.head)
-    end = begin + CUSTOM_ID_LENGTH
-    number = 0
-    with path.open("rb", buffering=0) as file:
-        for line in lines(_hashed(blocks_of(file), state)):
-            number += 1
-            problem = check(line) if number == 1 or not same(line) else None
-            if problem is None and line[begin:end] != next(ids, None):
-                problem = "its custom_id is not the one recorded for this row"
-            if problem is not None:
-                raise UsageError(
-                    f"the provider would refuse a request: {problem}",
-                    where=f"chunks/{chunk.file}:{number}",
-                    effect="nothing was sent",
-                    hint="look at [model] and the prompt; `batchctl prepare` writes the chunk again",
-                )
-    if number != chunk.requests:
-        raise UsageError(
-            f"a chunk has other lines than were written: {number:,} of {chunk.requests:,}",
-            where=f"chunks/{chunk.file}",
-            effect="nothing was sent",
-            hint="run `batchctl prepare` again",
-        )
-    return state.hexdigest()
-
-
-def _same_frame(splice: Splice) -> Callable[[bytes], bool]:
-    """Whether a line is the constant bytes around one hole, and the hole a JSON string. False for other shapes."""
-    if len(splice.pieces) != 2:
-        return lambda _line: False
-    head, (before, after) = splice.head, splice.pieces
-    from_id, to_hole = len(head) + CUSTOM_ID_LENGTH, len(head) + CUSTOM_ID_LENGTH + len(before)
-    tail = len(after)
-    loads = orjson.loads
-
-    def same(line: bytes) -> bool:
-        if not (line.startswith(head) and line.startswith(before, from_id) and line.endswith(after)):
-            return False
-        try:
-            return type(loads(b'"%b"' % line[to_hole:-tail])) is str
-        except orjson.JSONDecodeError:
-            return False
-
-    return same
-
-
-def _hashed(blocks: Iterator[bytes], state: Any) -> Iterator[bytes]:
-    for block in blocks:
-        state.update(block)
-        yield block
+                yield (*values, file.readline()[start:end])

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -55,22 +56,12 @@ def _no_command(name: str, commands: list[str]) -> UsageError:
     )
 
 
-app = typer.Typer(
-    cls=Grouped,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"batchctl {__version__}\n")
         raise typer.Exit
 
 
-@app.callback()
 def batchctl(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
@@ -84,7 +75,18 @@ def batchctl(
     """
 
 
-commands.register(app)
+def application(named: Sequence[str] = ()) -> typer.Typer:
+    """The command line. Every command costs a few milliseconds, so the one that is named is enough to run it."""
+    app = typer.Typer(
+        cls=Grouped,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(batchctl)
+    commands.register(app, named)
+    return app
 
 
 class Ended(BaseException):
@@ -160,7 +162,8 @@ def _run() -> int:
 
 def _command() -> int:
     """Typer, with its own wrong-use errors in our form."""
-    typer_command = typer.main.get_command(app)
+    completing = "_BATCHCTL_COMPLETE" in os.environ
+    typer_command = typer.main.get_command(application(() if completing else sys.argv[1:2]))
     if "--json" in sys.argv or os.environ.get("BATCHCTL_JSON", "").lower() in ("1", "true", "yes", "on"):
         options.display = options.Display(as_json=True)  # also for errors before the options are read
     try:

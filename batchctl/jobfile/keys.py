@@ -50,9 +50,10 @@ _List = Strict(False)  # TOML has lists, frozen values have tuples
 
 
 class _Table(BaseModel):
-    """`hide_input_in_errors`: pydantic's own message must not carry a value into a traceback."""
+    """`hide_input_in_errors`: pydantic's own message must not carry a value into a traceback. `defer_build`: most tables
+    are only ever read as parts of `Keys`, which is built once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, defer_build=True)
 
 
 class Source(_Table):

@@ -6,9 +6,11 @@ that is why errors here are raised `from None`.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, time
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +26,7 @@ from batchctl.model.errors import UsageError
 
 KeyPath = positions.Path
 
+_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<broken>\$\{)")
 
 
@@ -104,7 +107,8 @@ def from_text(text: str, *, where: str, overrides: Sequence[str] = (), environ: 
     broken = {problem.path for problem in problems}
     job: Keys | None = None
     try:
-        job = Keys.model_validate(table)
+        with _without_plugins():
+            job = Keys.model_validate(table)
     except ValidationError as exc:
         found = [
             explain(error, path, hidden)
@@ -121,6 +125,23 @@ def from_text(text: str, *, where: str, overrides: Sequence[str] = (), environ: 
         raise combined([located(problem) for problem in problems], where)
     keys = {name: getattr(job, name) for name in Keys.model_fields}
     return Job.model_construct(set(job.model_fields_set), **keys, base=base, text=text, overrides=tuple(overrides))
+
+
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Plugins of pydantic would see every value, and looking for some takes as long as reading the file.
+
+    By its documented variable (docs.pydantic.dev/latest/concepts/plugins, read 2026-11-21); nothing else is started.
+    """
+    before = os.environ.get(_PLUGINS)
+    os.environ[_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLUGINS]
+        else:
+            os.environ[_PLUGINS] = before
 
 
 def _line_at(raw: bytes, offset: int) -> int:

@@ -13,12 +13,10 @@ published for batch are left out, and so are Claude models on Vertex, whose batc
 
 from __future__ import annotations
 
-import csv
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from importlib import metadata, resources
 from typing import Any, Literal
 
 from batchctl.prices.rates import Price, Rates, per_token
@@ -73,6 +71,8 @@ def _genai(provider: str, model: str, lane: Lane, now: datetime) -> Price | None
     known = _IN_GENAI.get(provider)
     if known is None:
         return None
+    from importlib import metadata
+
     from genai_prices.data import providers
 
     vendor = next((one for one in providers if one.id == known), None)
@@ -154,5 +154,8 @@ def _table(provider: str, model: str, lane: Lane) -> Price | None:
 
 @lru_cache(maxsize=1)
 def _rows() -> dict[tuple[str, str], dict[str, str]]:
+    import csv
+    from importlib import resources
+
     text = resources.files("batchctl.prices").joinpath("table.csv").read_text(encoding="utf-8")
     return {(row["provider"], row["model"]): row for row in csv.DictReader(text.split("\n"))}

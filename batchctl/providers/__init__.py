@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchctl.model.errors import UsageError
-from batchctl.providers.base import Provider
+
+if TYPE_CHECKING:
+    from batchctl.providers.base import Provider
 
 Settings = Mapping[str, Any]
 

@@ -38,6 +38,7 @@ from batchctl.tables.streams import (
     is_utf8,
     not_encoded,
 )
+from batchctl.tables.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ class Delimited:
         with self._cursor() as cursor:
             self.columns = self._header(cursor)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, columns: Sequence[str]) -> Iterator[list[dict[str, Any]] | Texts]:
         """Rows with `columns` as keys, in that order; at most 2,000 or about `block_bytes` at once."""
         with self._cursor() as cursor:
             self._header(cursor)
@@ -78,9 +79,9 @@ class Delimited:
             while not cursor.at_end():
                 table = self._parse(cursor, parser)
                 if table is not None:
-                    for first in range(0, table.num_rows, BATCH_ROWS):
-                        cells = [column.to_pylist() for column in table.slice(first, BATCH_ROWS).columns]
-                        yield [dict(zip(columns, row)) for row in zip(*cells)]  # noqa: B905  same lengths: it is a table
+                    table = table.combine_chunks()
+                    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+                        yield Texts(tuple(columns), tuple(batch.columns))
                     continue
                 rows: list[dict[str, Any]] = []
                 for _, row in self._reference(cursor, self._block_bytes):

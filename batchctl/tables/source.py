@@ -26,6 +26,7 @@ from batchctl.tables.streams import (
     check_encoding,
     unreadable,
 )
+from batchctl.tables.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,10 +73,24 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """Rows that follow each other; `first` is the position of the first of them, counted from 0 over all files."""
+    """Rows that follow each other; `first` is the position of the first of them, counted from 0 over all files.
+
+    Rows whose cells are all text may come as `Texts`; `rows` are then made of them.
+    """
 
     first: int
-    rows: list[Row]
+    given: list[Row] | Texts
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.given if isinstance(self.given, list) else list(self.given)
+
+    @property
+    def texts(self) -> Texts | None:
+        return self.given if isinstance(self.given, Texts) else None
+
+    def __len__(self) -> int:
+        return len(self.given)
 
 
 class Reader(Protocol):

@@ -37,7 +37,7 @@ class Group:
             run=run_id,
             settings=plan.settings,
             attempt=attempt,
-            head=self.splice.head,
+            frame=self.splice.frame,
             max_rows=even_rows(limits, rows),
             max_bytes=limits.file_bytes,
             first_number=first_number,
@@ -57,15 +57,16 @@ class Group:
                 effect="nothing was sent",
                 hint="correct the prompt",
             )
-        _, request, tail = encoded
-        key = record_key(request, row.source_id.encode())
+        _, request, middle = encoded
+        source_id = row.source_id.encode()
+        key = record_key(request, source_id)
         if self.plan.job.source.on_identical_text == "copy" and request in self.paid:
             ordinal, payer = self.paid[request]
             self.copies.append((row.position, row.source_id, key, ordinal, payer, row.row))
             return
         self.paid[request] = (self.count, row.source_id)
         self.count += 1
-        self.packer.add(row.position, row.source_id, key, request, row.row, tail)
+        self.packer.add(row.position, source_id, key, request, row.row, middle)
 
     def finish(self) -> list[NewChunk]:
         """Close and check the chunk files; what the ledger needs to know of them."""

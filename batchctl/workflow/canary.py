@@ -28,7 +28,8 @@ from batchctl.workflow.prepare import gate_passed, renewed, tidy
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk
 from batchctl.workflow.results import write_results
-from batchctl.workflow.submit import SENDABLE, consent, is_simulated, note_edits, request_file, send_waiting
+from batchctl.workflow.standing import is_simulated
+from batchctl.workflow.submit import SENDABLE, consent, note_edits, request_file, send_waiting
 from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -197,7 +198,7 @@ def _parts(workspace: Workspace, run: queries.Run, chunk: Chunk, rows: int) -> l
     )
     number = last_chunk(workspace.ledger.db, run.id) + 1
     clear_chunks(directory, number)
-    requests = stored(directory, old, len(splice.head))
+    requests = stored(directory, old, splice.frame)
     made: list[Packed] = []
     for count in (rows, chunk.requests - rows):
         with Packer(
@@ -205,15 +206,14 @@ def _parts(workspace: Workspace, run: queries.Run, chunk: Chunk, rows: int) -> l
             run=run.id,
             settings=chunk.settings,
             attempt=chunk.attempt,
-            head=splice.head,
+            frame=splice.frame,
             max_rows=count,
             max_bytes=chunk.bytes,
             first_number=number + len(made),
             separator=codec.traits.id_separator,
         ) as packer:
             for _ in range(count):
-                position, source_id, key, request, row, tail = next(requests)
-                packer.add(position, source_id.decode(), key, request, row, tail)
+                packer.add(*next(requests))
         made += packer.chunks
     copies = _copies(directory, chunk, made)
     parts = [

@@ -9,8 +9,9 @@ from batchctl.workflow import reconcile
 from batchctl.workflow.money import cost
 from batchctl.workflow.poll import looked
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.standing import chunk_lines, is_simulated
 from batchctl.workflow.stopping import stop_batches
-from batchctl.workflow.submit import SENDABLE, chunk_lines, is_simulated
+from batchctl.workflow.submit import SENDABLE
 from batchctl.workflow.workspace import Options, opened
 
 

@@ -17,7 +17,7 @@ from batchctl.workflow.decided import PLACE
 from batchctl.workflow.money import cost
 from batchctl.workflow.remote import compared
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened, state_of
 
 

@@ -30,7 +30,7 @@ from batchctl.workflow.publish import ON_THE_WAY, NotReady
 from batchctl.workflow.report import quantile, turnaround
 from batchctl.workflow.reports import Report
 from batchctl.workflow.results import every_row
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import is_simulated
 from batchctl.workflow.verdicts import lines_of, write_files
 from batchctl.workflow.workspace import Options, Workspace, opened
 

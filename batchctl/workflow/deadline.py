@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
-from batchctl.providers.guard import Guarded
 from batchctl.workflow import money
-from batchctl.workflow.live import MOST_AT_ONCE
 from batchctl.workflow.reports import plural
 from batchctl.workflow.stopping import stop_batches
 from batchctl.workflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from batchctl.providers.guard import Guarded
 
 CANCEL_SECONDS = 600  # "up to 10 minutes" (developers.openai.com/api/docs/guides/batch, read 2026-11-21)
 CALL_SECONDS = 5  # of one live answer, for an estimate
@@ -131,6 +133,8 @@ def _tail(workspace: Workspace, provider: Guarded, run: queries.Run, unfinished:
 
 def _lead(workspace: Workspace, run: queries.Run, at: datetime, left: int) -> timedelta:
     """How long before the deadline something must be done: twice what it takes, but no more than half of all the time."""
+    from batchctl.workflow.live_width import MOST_AT_ONCE
+
     at_once = workspace.policy.limits.calls_at_once or MOST_AT_ONCE
     needed = timedelta(seconds=2 * (CANCEL_SECONDS + left * CALL_SECONDS // at_once))
     return min(needed, max(timedelta(0), (at - _instant(run.created_at)) / 2))

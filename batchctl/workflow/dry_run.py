@@ -29,7 +29,8 @@ from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.rules import check_rules, columns_of, rule_book
 from batchctl.workflow.sample_calls import SampleCalls
 from batchctl.workflow.sampling import Sampled, sample_of
-from batchctl.workflow.submit import is_simulated, note_edits
+from batchctl.workflow.standing import is_simulated
+from batchctl.workflow.submit import note_edits
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened
 
 NEAR_CAP = 0.8

@@ -45,11 +45,10 @@ from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
 from batchctl.providers.live import Caller, caller
 from batchctl.workflow import money
-from batchctl.workflow.live_width import Row, Width
+from batchctl.workflow.live_width import MOST_AT_ONCE, Row, Width
 from batchctl.workflow.reports import plural
 from batchctl.workflow.workspace import Workspace
 
-MOST_AT_ONCE = 64
 REFUSALS_BEFORE_GIVING_UP = 8
 LOST_BEFORE_GIVING_UP = 5
 DRAIN_SECONDS = 4.0  # after a signal, for answers that are under way and may be paid

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from batchctl.model.batches import LiveAnswer
 from batchctl.providers.guard import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
 
+MOST_AT_ONCE = 64
 FIRST_WIDTH = 8
 
 

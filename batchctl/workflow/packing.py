@@ -21,30 +21,34 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchctl.chunks import segments
+from batchctl.chunks import arrays, segments
 from batchctl.chunks.duplicates import COPY, KEEP, KNOWN, REJECT, Fates, Leaders, Spill, place_of
 from batchctl.chunks.names import copies_name, rows_name
 from batchctl.chunks.segments import COPIES, SegmentWriter
-from batchctl.chunks.write import Packed, Packer, stored
+from batchctl.chunks.write import Block, Packed, Packer, stored
 from batchctl.files import make_directory
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import NewChunk
 from batchctl.model.errors import ConsentMissing, UsageError
-from batchctl.model.ids import id_digest, record_key
+from batchctl.model.ids import DIGEST_BYTES, id_digest, record_key
 from batchctl.model.rows import Unusable
-from batchctl.tables.source import Source
+from batchctl.tables.source import RowBatch, Source
+from batchctl.tables.texts import Texts
 from batchctl.workflow.history import PAID, SETTLED, History
 from batchctl.workflow.rejects import Rejects
 from batchctl.workflow.reports import plural
 from batchctl.workflow.requests import (
     RERUN_COLUMNS,
+    Encoded,
     batch_encoder,
     chunk_limits,
+    column_encoder,
     even_rows,
-    identifier,
+    joined_id,
     line_splice,
     new_chunk,
     require_enough,
+    source_id,
 )
 from batchctl.workflow.rules import row_filter
 from batchctl.workflow.workspace import Plan, Workspace
@@ -144,34 +148,18 @@ class Packing:
 
     def _pack_source(self, directory: Path) -> list[Packed]:
         max_rows = self.plan.job.limits.max_rows
-        identify = identifier(self.id_columns)
-        encode = batch_encoder(self.splice, self.limits.line_bytes)
+        encode_rows = batch_encoder(self.splice, self.limits.line_bytes)
+        encode_texts = column_encoder(self.splice, self.limits.line_bytes)
+        by_column = self.chosen is None and not self.from_file
         with self._packer(directory) as packer:
             for batch in self.source.batches():
-                rows: list[Any] = batch.rows
-                if self.from_file:
-                    rows = [_without_reasons(row) for row in rows]
-                positions: Sequence[int] = range(batch.first, batch.first + len(rows))
-                if self.chosen is not None:
-                    positions, rows = self._of_interest(positions, rows)
-                encoded = encode(rows)
-                if encoded.unusable:
-                    for place, why in encoded.unusable.items():
-                        source_id = self._id_or_none(rows[place])
-                        self._all_rows.update(self.rejects.add(positions[place], source_id, why.reason, rows[place]))
-                    positions = [one for place, one in enumerate(positions) if place not in encoded.unusable]
-                    rows = [row for place, row in enumerate(rows) if place not in encoded.unusable]
-                names = identify(rows, encoded.texts)
-                if not all(names):
-                    self._missing_id(positions[names.index("")])
-                as_bytes = [name.encode("utf-8", "surrogatepass") for name in names]
-                keys = [record_key(*pair) for pair in zip(encoded.requests, as_bytes, strict=True)]
-                packer.add_many(positions, names, keys, encoded.requests, encoded.texts, encoded.tails)
-                self.ids.add([id_digest(name) for name in as_bytes])
-                self.requests.add(encoded.requests)
-                for column in (as_bytes, encoded.requests, encoded.texts):
-                    self._all_rows.update(b"\n".join(column))
-                self.seen = batch.first + len(batch.rows)
+                encoded = encode_texts(batch.texts) if by_column and batch.texts is not None else None
+                if encoded is not None and batch.texts is not None:
+                    ids = self._ids_of_texts(batch.texts, encoded)
+                    packer.add_block(self._block(range(batch.first, batch.first + len(batch)), ids, encoded))
+                else:
+                    packer.add_block(self._of_rows(batch, encode_rows))
+                self.seen = batch.first + len(batch)
                 if max_rows is not None and self.seen > max_rows:
                     raise ConsentMissing(
                         f"the source has more than {max_rows:,} rows, the limit this job sets",
@@ -181,6 +169,55 @@ class Packing:
                     )
                 self.workspace.options.progress("prepare", self.seen, 0)
         return packer.chunks
+
+    def _of_rows(self, batch: RowBatch, encode: Callable[[list[Any]], Encoded]) -> Block:
+        """A batch whose rows are looked at one by one; those that cannot become a request are set aside."""
+        rows: list[Any] = batch.rows
+        if self.from_file:
+            rows = [_without_reasons(row) for row in rows]
+        positions: Sequence[int] = range(batch.first, batch.first + len(rows))
+        if self.chosen is not None:
+            positions, rows = self._of_interest(positions, rows)
+        encoded = encode(rows)
+        if encoded.unusable:
+            for place, why in encoded.unusable.items():
+                name = self._id_or_none(rows[place])
+                self._all_rows.update(self.rejects.add(positions[place], name, why.reason, rows[place]))
+            positions = [one for place, one in enumerate(positions) if place not in encoded.unusable]
+            rows = [row for place, row in enumerate(rows) if place not in encoded.unusable]
+        if self.id_columns:
+            ids = [source_id(row, self.id_columns).encode() for row in rows]
+        else:
+            ids = _content_ids(encoded)
+        return self._block(positions, arrays.texts(ids), encoded)
+
+    def _ids_of_texts(self, texts: Texts, encoded: Encoded) -> pa.StringArray:
+        if len(self.id_columns) == 1:
+            return texts.column(self.id_columns[0])
+        if not self.id_columns:
+            return arrays.texts(_content_ids(encoded))
+        columns = [texts.column(name).to_pylist() for name in self.id_columns]
+        return arrays.texts([joined_id(list(parts)).encode() for parts in zip(*columns, strict=True)])
+
+    def _block(self, positions: Sequence[int], ids: pa.StringArray, encoded: Encoded) -> Block:
+        """Name the requests, and keep their digests for what is found when all rows are read."""
+        names: list[bytes] = ids.cast(pa.binary()).to_pylist()
+        if not all(names):
+            self._missing_id(positions[names.index(b"")])
+        keys = b"".join([record_key(*pair) for pair in zip(encoded.requests, names, strict=True)])
+        requests = b"".join(encoded.requests)
+        self.ids.add(b"".join(map(id_digest, names)))
+        self.requests.add(requests)
+        for column in (b"\n".join(names), b"\n".join(encoded.requests), arrays.joined(encoded.texts, b"\n")):
+            self._all_rows.update(column)
+        return Block(
+            arrays.numbers(positions),
+            ids,
+            arrays.fixed(keys, DIGEST_BYTES),
+            arrays.fixed(requests, DIGEST_BYTES),
+            encoded.texts,
+            encoded.middles,
+        )
 
     def _of_interest(self, positions: Sequence[int], rows: list[Any]) -> tuple[Sequence[int], list[Any]]:
         """The rows for which [source] where holds. One for which nobody can tell is rejected, and says why."""
@@ -202,7 +239,7 @@ class Packing:
             run=self.run_id,
             settings=self.plan.settings,
             attempt=1,
-            head=self.splice.head,
+            frame=self.splice.frame,
             max_rows=max_rows or self.limits.requests,
             max_bytes=self.limits.file_bytes,
             separator=self.codec.traits.id_separator,
@@ -210,7 +247,7 @@ class Packing:
 
     def _id_or_none(self, row: Any) -> str | None:
         values = row.row if isinstance(row, Unusable) else row
-        return (identifier(self.id_columns)([values], [b""])[0] or None) if self.id_columns else None
+        return (source_id(values, self.id_columns) or None) if self.id_columns else None
 
     def _missing_id(self, position: int) -> None:
         where = self.source.locate([position])[position]
@@ -349,16 +386,15 @@ class Packing:
         with self._packer(old, even_rows(self.limits, fates.count(KEEP))) as packer:
             ordinal = 0
             for chunk in packed:
-                for position, raw_id, key, request, row, tail in stored(first, chunk, len(self.splice.head)):
+                for position, name, key, request, row, middle in stored(first, chunk, self.splice.frame):
                     fate = fates[ordinal]
-                    source_id = raw_id.decode("utf-8", "surrogatepass") if isinstance(raw_id, bytes) else raw_id
                     if ordinal in suffixes:
-                        source_id += suffixes[ordinal]
-                        key = record_key(request, source_id.encode())
+                        name += suffixes[ordinal].encode()
+                        key = record_key(request, name)
                     if fate == KEEP:
-                        packer.add(position, source_id, key, request, row, tail)
+                        packer.add(position, name, key, request, row, middle)
                     elif fate == REJECT:
-                        self.rejects.add(position, source_id, "repeated source id", orjson.loads(row))
+                        self.rejects.add(position, name.decode(), "repeated source id", orjson.loads(row))
                     ordinal += 1
         self._check_rejects()
         made = self._write_copies(first, packed, packer.chunks, fates, suffixes, leaders) if leaders else {}
@@ -401,6 +437,10 @@ class Packing:
                     writers[number].add(position, source_id, key, line, names[leader], row)
                     made[number] = made.get(number, 0) + 1
         return made
+
+
+def _content_ids(encoded: Encoded) -> list[bytes]:
+    return [id_digest(text).hex().encode() for text in encoded.texts.cast(pa.binary()).to_pylist()]
 
 
 def _without_reasons(row: Any) -> Any:

@@ -17,7 +17,8 @@ from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, collect, deadline, live, notify, reconcile
 from batchctl.workflow.money import BATCH, LIVE, budget_of, cost, input_tokens
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, chunk_lines, is_simulated, send_waiting, window
+from batchctl.workflow.standing import chunk_lines, is_simulated
+from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, send_waiting, window
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 POLL_SECONDS = 60.0

@@ -33,8 +33,7 @@ from batchctl.workflow.outgoing import Outgoing, Taken, check_key, columns_of, d
 from batchctl.workflow.purge import AT_ITS_END, delete_remote, is_simulated_run
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
-from batchctl.workflow.rules import broken_shares
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import broken_shares, is_simulated
 from batchctl.workflow.unsent import Unsent, unsent
 from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened

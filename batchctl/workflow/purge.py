@@ -34,7 +34,7 @@ from batchctl.tables.source import spool_of
 from batchctl.workflow.decided import PLACE
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 STANDS_IN = "ids_purged"

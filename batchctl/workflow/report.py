@@ -27,8 +27,7 @@ from batchctl.prices import as_usd, picos, usd_text
 from batchctl.report_html import VERDICTS, page
 from batchctl.workflow.money import BATCH, books, cost
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.rules import broken_shares, share_facts
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import broken_shares, is_simulated, share_facts
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 TEXT_ROWS = 50

@@ -6,23 +6,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
+from batchctl.chunks import arrays
 from batchctl.chunks.names import copies_name
-from batchctl.chunks.splice import Splice, cut, row_json
-from batchctl.chunks.write import Packed, verify
+from batchctl.chunks.splice import Insertion, Splice, cut, escape, row_json
+from batchctl.chunks.verify import verify
+from batchctl.chunks.write import Packed
 from batchctl.files import sha256_of
 from batchctl.ledger.transitions import NewChunk, NewSettings
 from batchctl.model.batches import Limits, Request
 from batchctl.model.errors import UsageError
-from batchctl.model.ids import DIGEST_BYTES, id_digest
+from batchctl.model.ids import CUSTOM_ID_LENGTH, DIGEST_BYTES
 from batchctl.model.rows import Unusable
-from batchctl.template import Template, Unrenderable
+from batchctl.tables.texts import Texts
+from batchctl.template import MAX_CHARS, ColumnRef, Template, Unrenderable
 from batchctl.workflow.workspace import Plan
 
 DEFAULT_CHUNK_BYTES = 100_000_000
@@ -70,26 +74,56 @@ def line_splice(plan: Plan, columns: tuple[str, ...] | None) -> tuple[Splice, tu
         )
         return codec.encode(Request(custom_id, endpoint, body))
 
-    return cut(encode, renders), notes
+    return cut(encode, renders, _insertion(prompt) if len(renders) == 1 else None), notes
+
+
+def _insertion(prompt: Template) -> Insertion | None:
+    """How the prompt is made of columns that are text, if it only inserts them."""
+    if prompt.parts is None or prompt.constant:
+        return None
+    constants = tuple(escape(part) for part in prompt.parts if isinstance(part, str))
+    return Insertion(constants, tuple(part.name for part in prompt.parts if isinstance(part, ColumnRef)))
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch of rows as requests: columns of equal length, and by place the rows that cannot become one."""
+    """Rows as requests, in columns of equal length; by place in what was given, the rows that cannot become one."""
 
-    texts: list[bytes]  # the rows as JSON
+    texts: pa.StringArray  # the rows as JSON
     requests: list[bytes]  # request digests
-    tails: list[bytes]  # lines after their custom_id
-    unusable: dict[int, Unusable]
+    middles: pa.StringArray  # what differs in a line, besides its custom_id
+    unusable: dict[int, Unusable] = field(default_factory=dict)
+
+
+def column_encoder(splice: Splice, line_bytes: int) -> Callable[[Texts], Encoded | None]:
+    """A function from rows of text, by column, to requests. It gives None when a row needs a closer look."""
+    insertion, shape, sha256 = splice.insertion, splice.shape, hashlib.sha256
+    room = min(line_bytes - splice.frame.length, MAX_CHARS)
+
+    def encode(rows: Texts) -> Encoded | None:
+        if insertion is None or not set(insertion.columns) <= set(rows.names):
+            return None
+        columns = dict(zip(rows.names, map(arrays.escaped, rows.columns), strict=True))
+        parts: list[Any] = [insertion.constants[0]]
+        for name, constant in zip(insertion.columns, insertion.constants[1:], strict=True):
+            parts += (arrays.without_line_ends(columns[name]), constant)
+        middles = arrays.concatenated(*parts)
+        holes = middles.cast(pa.binary()).to_pylist()
+        if max(map(len, holes), default=0) > room:
+            return None
+        requests = [sha256(shape + hole).digest()[:DIGEST_BYTES] for hole in holes]
+        return Encoded(arrays.objects(rows.names, list(columns.values())), requests, middles)
+
+    return encode
 
 
 def batch_encoder(splice: Splice, line_bytes: int) -> Callable[[list[Any]], Encoded]:
-    """A function from source rows to requests. The usual batch goes through whole columns, a hard one row by row."""
+    """A function from source rows to requests. The usual batch is done step by step, a hard one row by row."""
     sha256, dumps = hashlib.sha256, orjson.dumps
     one_by_one = row_encoder(splice, line_bytes)
-    shape, before, after = splice.shape, splice.pieces[0], splice.pieces[-1] + b"\n"
+    shape = splice.shape
     render = splice.renders[0]
-    room = line_bytes - len(before) - len(after)
+    room = line_bytes - splice.frame.length
 
     def quickly(rows: list[Any]) -> Encoded | None:
         """The columns, or None when any row needs a closer look."""
@@ -103,28 +137,29 @@ def batch_encoder(splice: Splice, line_bytes: int) -> Callable[[list[Any]], Enco
         if any(b"\xe2\x80" in hole for hole in holes) or max(map(len, holes), default=0) > room:
             return None
         requests = [sha256(shape + hole).digest()[:DIGEST_BYTES] for hole in holes]
-        return Encoded(texts, requests, [before + hole + after for hole in holes], {})
+        return Encoded(arrays.texts(texts), requests, arrays.texts(holes))
 
     def encode(rows: list[Any]) -> Encoded:
         quick = quickly(rows)
         if quick is not None:
             return quick
-        result = Encoded([], [], [], {})
+        made: list[tuple[bytes, bytes, bytes]] = []
+        unusable: dict[int, Unusable] = {}
         for place, row in enumerate(rows):
             one = one_by_one(row)
             if isinstance(one, Unusable):
-                result.unusable[place] = one
+                unusable[place] = one
             else:
-                result.texts.append(one[0])
-                result.requests.append(one[1])
-                result.tails.append(one[2])
-        return result
+                made.append(one)
+        texts, requests, middles = ([one[column] for one in made] for column in range(3))
+        return Encoded(arrays.texts(texts), requests, arrays.texts(middles), unusable)
 
     return encode
 
 
 def row_encoder(splice: Splice, line_bytes: int) -> Callable[[Any], tuple[bytes, bytes, bytes] | Unusable]:
-    """A function from a source row to (row as JSON, request digest, tail of its line)."""
+    """A function from a source row to (row as JSON, request digest, middle of its line)."""
+    around = splice.frame.length - len(splice.head) - CUSTOM_ID_LENGTH
 
     def encode(row: Any) -> tuple[bytes, bytes, bytes] | Unusable:
         if isinstance(row, Unusable):
@@ -138,27 +173,20 @@ def row_encoder(splice: Splice, line_bytes: int) -> Callable[[Any], tuple[bytes,
             return Unusable(str(error))
         except TypeError:
             return Unusable("the text holds a lone surrogate, which is not valid Unicode")
-        tail = splice.line("", holes)[len(splice.head) :]
-        if len(tail) > line_bytes:
-            return Unusable(f"the request has {len(tail):,} bytes, the limit is {line_bytes:,}")
-        return text, splice.request_digest(holes), tail
+        middle = splice.middle(holes)
+        size = around + len(middle)
+        if size > line_bytes:
+            return Unusable(f"the request has {size:,} bytes, the limit is {line_bytes:,}")
+        return text, splice.request_digest(holes), middle
 
     return encode
 
 
-def identifier(columns: tuple[str, ...]) -> Callable[[list[Any], list[bytes]], list[str]]:
-    """From rows (and their JSON) to their source ids, as text; "" where there is none."""
-    if not columns:
-        return lambda _rows, texts: [id_digest(text).hex() for text in texts]
+def source_id(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
+    """The row's id as text; empty when there is none."""
     if len(columns) == 1:
-        name = columns[0]
-
-        def one(rows: list[Any], _texts: list[bytes]) -> list[str]:
-            values = [row.get(name) for row in rows]
-            return values if set(map(type, values)) == {str} else [id_text(value) for value in values]
-
-        return one
-    return lambda rows, _texts: [_joined([id_text(row.get(name)) for name in columns]) for row in rows]
+        return id_text(row.get(columns[0]))
+    return joined_id([id_text(row.get(name)) for name in columns])
 
 
 def id_text(value: Any) -> str:
@@ -168,7 +196,7 @@ def id_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _joined(parts: list[str]) -> str:
+def joined_id(parts: list[str]) -> str:
     """Several id columns as one text, so that no two different lists give the same."""
     return "" if not all(parts) else orjson.dumps(parts).decode()
 

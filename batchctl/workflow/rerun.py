@@ -43,7 +43,8 @@ from batchctl.workflow.requests import (
 )
 from batchctl.workflow.results import write_results
 from batchctl.workflow.rules import caps
-from batchctl.workflow.submit import SENDABLE, consent, is_simulated, send_waiting
+from batchctl.workflow.standing import is_simulated
+from batchctl.workflow.submit import SENDABLE, consent, send_waiting
 from batchctl.workflow.tries import tries_before
 from batchctl.workflow.validate import check_target, copy_rerun, judged, report, superseded
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened, plan_for

@@ -15,7 +15,7 @@ from batchctl.model.errors import BatchctlError, ConsentMissing, Exit, UsageErro
 from batchctl.workflow import reconcile
 from batchctl.workflow.money import cost
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.standing import is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 

@@ -39,8 +39,8 @@ from batchctl.workflow.money import cost
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.results import write_results
 from batchctl.workflow.review_answers import Answer, Answers, chosen
-from batchctl.workflow.rules import broken_shares, rule_book, share_facts
-from batchctl.workflow.submit import is_simulated
+from batchctl.workflow.rules import rule_book
+from batchctl.workflow.standing import broken_shares, is_simulated, share_facts
 from batchctl.workflow.tallying import holding
 from batchctl.workflow.validate import judged, superseded
 from batchctl.workflow.workspace import Options, Workspace, opened

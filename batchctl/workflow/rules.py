@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +19,7 @@ from batchctl.jobfile.lines import Lines
 from batchctl.judging.caps import Caps
 from batchctl.judging.rules import Check, Context, Expression, Names, Program, RuleBook, Rules, ShareRule
 from batchctl.ledger import queries
-from batchctl.model.rows import RowState, Unusable
+from batchctl.model.rows import Unusable
 from batchctl.workflow.workspace import Plan, Workspace
 
 
@@ -141,46 +140,3 @@ def columns_of(workspace: Workspace, run: queries.Run) -> list[str] | None:
     for (row,) in segments.tuples(path, ("row",)):
         return list(orjson.loads(row))
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenShare:
-    """A share rule that does not hold for a run."""
-
-    name: str
-    rows: int
-    of: int
-    most: Fraction
-
-    @property
-    def words(self) -> str:
-        """For a summary."""
-        return (
-            f"{self.name}: {self.rows / self.of:.1%} of {self.of:,} rows; at most {float(self.most * 100):g}% allowed"
-        )
-
-
-def share_facts(broken: list[BrokenShare]) -> list[dict[str, Any]]:
-    """For `--json`."""
-    return [
-        {"name": one.name, "rows": one.rows, "of": one.of, "share": one.rows / one.of, "max_share": float(one.most)}
-        for one in broken
-    ]
-
-
-def broken_shares(workspace: Workspace, run: queries.Run) -> list[BrokenShare]:
-    """The share rules a run breaks as it is now: while there is one, it must not be published.
-
-    A chunk that was judged before a rule was written counts nothing for it: `judged` comes first.
-    """
-    job = workspace.policy
-    if not any(rule.max_share is not None for rule in job.rules):
-        return []
-    counted = queries.shares(workspace.ledger.db, run.id)
-    balance = queries.balance(workspace.ledger.db, run.id)
-    of = balance[RowState.COMPLETED] + balance[RowState.PUBLISHED]
-    return [
-        BrokenShare(rule.name, counted.get(rule.name, 0), of, rule.max_share)
-        for rule in job.rules
-        if rule.max_share is not None and rule.check is None and counted.get(rule.name, 0) > rule.max_share * of
-    ]

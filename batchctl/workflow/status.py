@@ -11,8 +11,7 @@ from batchctl.model.rows import FAILED, RowState
 from batchctl.workflow import deadline
 from batchctl.workflow.money import cost, cost_line
 from batchctl.workflow.reports import Report, plural
-from batchctl.workflow.rules import broken_shares, share_facts
-from batchctl.workflow.submit import chunk_lines, is_simulated
+from batchctl.workflow.standing import broken_shares, chunk_lines, is_simulated, share_facts
 from batchctl.workflow.workspace import Options, opened
 
 

@@ -6,7 +6,7 @@ refusal gives the chunk back; anything else leaves the intent open, and `reconci
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from batchctl.prices import as_usd
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, live, money, notify, reconcile
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.standing import chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 FIRST_WINDOW = 8
@@ -321,18 +322,6 @@ def request_file(workspace: Workspace, run: queries.Run, chunk: Chunk) -> Path:
     return path
 
 
-def chunk_lines(workspace: Workspace, run: queries.Run) -> Iterator[str]:
-    """One line per chunk, for summaries."""
-    intents = queries.last_intents(workspace.ledger.db, run.id)
-    for chunk in queries.chunks(workspace.ledger.db, run.id):
-        intent = intents.get(chunk.number)
-        batch = intent.batch_id if intent is not None and intent.batch_id else ""
-        vendor = intent.vendor_status if intent is not None and intent.vendor_status else ""
-        label = "chunk " + str(chunk.number) + (f" (attempt {chunk.attempt})" if chunk.attempt > 1 else "")
-        noun = "request " if chunk.requests == 1 else "requests"
-        yield f"  {label:<22} {chunk.state:<10} {chunk.requests:>8,} {noun}  {vendor:<12} {batch}".rstrip()
-
-
 def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -> Report:
     db = workspace.ledger.db
     balance = queries.balance(db, run.id)
@@ -350,11 +339,6 @@ def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -
         {"plan": True, "would_send": [one.number for one in waiting]},
         simulated=is_simulated(workspace),
     )
-
-
-def is_simulated(workspace: Workspace) -> bool:
-    settings = queries.settings(workspace.ledger.db, workspace.run.id)
-    return any(one.provider == "emulator" for one in settings.values())
 
 
 def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:

@@ -32,8 +32,9 @@ from batchctl.workflow.poll import sends_by_itself
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import RERUN_COLUMNS
 from batchctl.workflow.results import write_results
-from batchctl.workflow.rules import broken_shares, caps, check_rules, columns_of, digest, rule_book, share_facts
-from batchctl.workflow.submit import SENDABLE, is_simulated
+from batchctl.workflow.rules import caps, check_rules, columns_of, digest, rule_book
+from batchctl.workflow.standing import broken_shares, is_simulated, share_facts
+from batchctl.workflow.submit import SENDABLE
 from batchctl.workflow.tallying import TOKENS
 from batchctl.workflow.tries import tries_before
 from batchctl.workflow.workspace import Options, Plan, Workspace, opened

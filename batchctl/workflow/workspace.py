@@ -27,11 +27,11 @@ from batchctl.ledger import queries
 from batchctl.ledger.store import JobLock, Ledger, ledger_failed
 from batchctl.model.errors import NotAllowed, StorageFailed, UsageError
 from batchctl.providers import provider_for
-from batchctl.providers.base import Provider
-from batchctl.providers.guard import FIRST_WAIT_SECONDS, Guarded
 
 if TYPE_CHECKING:
     from batchctl.judging.schema import Schema
+    from batchctl.providers.base import Provider
+    from batchctl.providers.guard import Guarded
 
 STATE_NAME = ".batchctl"
 Progress = Callable[[str, int, int], None]
@@ -407,6 +407,8 @@ class Workspace:
     def provider(self, plan: Plan) -> Guarded:
         """The provider that `plan` names, ready to talk; one for each `[model]`. Starts the emulator when that is it."""
         settings = model_settings(plan.job) | {"folder": self.state / plan.job.model.provider}
+        from batchctl.providers.guard import FIRST_WAIT_SECONDS, Guarded
+
         key = _digest([plan.job.model.provider, settings])
         if key not in self._providers:
             if plan.job.model.provider == "emulator":

@@ -15,7 +15,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from batchctl.cli.main import GROUPS, app
+from batchctl.cli.main import GROUPS, application
 from batchctl.jobfile import json_schema
 from batchctl.tables import parquet
 from batchctl.workflow.providers import providers
@@ -76,7 +76,7 @@ def made(name: str) -> str:
 @lru_cache
 def help_of(*command: str) -> str:
     """What `batchctl COMMAND --help` prints on a terminal of 80 columns, which is what Typer's runner simulates."""
-    result = CliRunner().invoke(app, [*command, "--help"], prog_name="batchctl")
+    result = CliRunner().invoke(application(), [*command, "--help"], prog_name="batchctl")
     assert result.exit_code == 0, result.output
     return result.output.rstrip("\n") + "\n"
 

@@ -16,20 +16,17 @@ from hypothesis import strategies as st
 from batchctl.chunks import duplicates, segments
 from batchctl.chunks.duplicates import COPY, KEEP, KNOWN, REJECT, Fates, Leaders, Spill, place_of
 from batchctl.chunks.names import rows_name
-from batchctl.chunks.splice import cut, escape
-from batchctl.chunks.write import Packer, stored, verify
+from batchctl.chunks.splice import Frame, cut, escape
+from batchctl.chunks.verify import verify
+from batchctl.chunks.write import Block, Packer, stored
 from batchctl.model.errors import UsageError
 from batchctl.model.ids import CUSTOM_ID_LENGTH, custom_id, digest, id_digest, intent_id, offset_of, record_key
 
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-HEAD = b'{"custom_id":"'
-FIXED = len(HEAD) + CUSTOM_ID_LENGTH
+FRAME = Frame(b'{"custom_id":"', b'","body":"', b'"}')
+FIXED = FRAME.length
 
 texts = st.text(max_size=40)
-
-
-def tail_of(text: str) -> bytes:
-    return b'","body":"' + escape(text) + b'"}\n'
 
 
 class Folder:
@@ -62,14 +59,14 @@ def test_packing_keeps_every_row_once_in_order_and_within_the_limits(
     folder: Folder, rows: list[str], pieces: list[int], max_rows: int, max_bytes: int
 ) -> None:
     """However the rows arrive, in whatever portions, the chunks are the same; and they hold what was given."""
-    tails = [tail_of(text) for text in rows]
+    middles = [escape(text) for text in rows]
     portions, start = [], 0
     for size in pieces:
         portions.append(range(start, min(start + size, len(rows))))
         start += size
     whole, split = folder.new(), folder.new()
-    made = [packed(whole, rows, tails, [range(len(rows))], max_rows, max_bytes)]
-    made.append(packed(split, rows, tails, portions, max_rows, max_bytes))
+    made = [packed(whole, rows, middles, [range(len(rows))], max_rows, max_bytes)]
+    made.append(packed(split, rows, middles, portions, max_rows, max_bytes))
     assert [one.file for one in made[0]] == [one.file for one in made[1]]
     found = []
     for one, same in zip(*made, strict=True):
@@ -78,29 +75,37 @@ def test_packing_keeps_every_row_once_in_order_and_within_the_limits(
         assert (one.requests, one.bytes) == (text.count(b"\n"), len(text))
         assert one.requests <= max_rows
         assert one.bytes <= max_bytes or one.requests == 1
-        found += [row[:2] + row[4:] for row in stored(whole, one, len(HEAD))]
+        found += [row[:2] + row[4:] for row in stored(whole, one, FRAME)]
         for line, words in enumerate(text.split(b"\n")[:-1]):
             name = json.loads(words)["custom_id"]
+            assert json.loads(words)["body"] == rows[len(found) - one.requests + line]
             assert offset_of(name) == line
             assert name.startswith(one.mark)
             key = segments.read(whole / rows_name(one.number), ["key"]).column(0)[line].as_py()
             assert name == custom_id(one.mark, key.hex(), line, 1)
     assert found == [
-        (place, f"R{place}".encode(), json.dumps(text).encode(), tails[place]) for place, text in enumerate(rows)
+        (place, f"R{place}".encode(), json.dumps(text).encode(), middles[place]) for place, text in enumerate(rows)
     ]
     assert [(one.first_position, one.last_position) for one in made[0]] == spans(made[0])
 
 
-def packed(directory: Path, rows: list[str], tails: list[bytes], portions: list[range], most: int, size: int) -> list:
-    with Packer(directory, run="job-0001", settings="s", attempt=1, head=HEAD, max_rows=most, max_bytes=size) as packer:
+def packed(directory: Path, rows: list[str], middles: list[bytes], portions: list[range], most: int, size: int) -> list:
+    """Portions with an even start go in as blocks, the others row by row."""
+    limits = {"max_rows": most, "max_bytes": size}
+    with Packer(directory, run="job-0001", settings="s", attempt=1, frame=FRAME, **limits) as packer:
         for portion in portions:
             if not portion:
                 continue
             here = slice(portion.start, portion.stop)
-            ids = [f"R{place}" for place in portion]
-            requests = [digest(tail) for tail in tails[here]]
-            keys = [record_key(one, name.encode()) for one, name in zip(requests, ids, strict=True)]
-            packer.add_many(portion, ids, keys, requests, [json.dumps(t).encode() for t in rows[here]], tails[here])
+            ids = [b"R%d" % place for place in portion]
+            requests = [digest(middle) for middle in middles[here]]
+            keys = [record_key(*pair) for pair in zip(requests, ids, strict=True)]
+            columns = (portion, ids, keys, requests, [json.dumps(t).encode() for t in rows[here]], middles[here])
+            if portion.start % 2:
+                for one in zip(*columns, strict=True):
+                    packer.add(*one)
+            else:
+                packer.add_block(Block.of(*columns))
     return packer.chunks
 
 
@@ -124,8 +129,8 @@ def test_a_bit_that_flips_in_a_written_chunk_is_never_sent(
         lambda name, holes: json.dumps({"custom_id": name, "body": holes[0]}, separators=(",", ":")).encode(),
         [lambda row: str(row["t"])],
     )
-    [chunk] = packed(directory, rows, [tail_of(text) for text in rows], [range(len(rows))], 100, 10**6)
-    assert splice.head == HEAD
+    [chunk] = packed(directory, rows, [escape(text) for text in rows], [range(len(rows))], 100, 10**6)
+    assert splice.frame == FRAME
 
     def problem(line: bytes) -> str | None:
         try:
@@ -156,7 +161,7 @@ def test_repeated_digests_are_found_in_whatever_portions(
         patch.setattr(duplicates, "PARTITION_ROWS", partition)
         patch.setattr(duplicates, "BLOCK_BYTES", block * 16)
         for start in range(0, len(digests), 7):
-            spill.add(digests[start : start + 7])
+            spill.add(b"".join(digests[start : start + 7]))
         spill.close()
         assert sorted(spill.repeated()) == sorted(group for group in groups.values() if len(group) > 1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchctl.cli.options import Common, MaxWait, PlanOnly, Target, Wait, command, seconds_of
+from batchctl.cli.options import Common, MaxWait, PlanOnly, Target, Wait, seconds_of
 
 if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
@@ -15,7 +15,6 @@ else:
     Report = Any
 
 
-@command
 def init(
     common: Common,
     name: Annotated[
@@ -52,7 +51,6 @@ def init(
     return workflow.init(name, data=data, force=force, directory=Path())
 
 
-@command
 def providers(
     common: Common,
     name: Annotated[
@@ -80,7 +78,6 @@ def providers(
     return providers_check(common.options(target))
 
 
-@command
 def resolve(
     common: Common,
     target: Target = None,
@@ -106,7 +103,6 @@ def resolve(
     return workflow.resolve(common.options(target), chunk=chunk, adopt=adopt, not_sent=not_sent, abandon=abandon)
 
 
-@command
 def cancel(common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None) -> Report:
     """Stop at the provider; what finished is still collected.
 
@@ -119,7 +115,6 @@ def cancel(common: Common, target: Target = None, wait: Wait = False, max_wait: 
     return workflow.cancel(common.options(target, wait=wait, max_wait=max_wait))
 
 
-@command
 def check(
     common: Common,
     target: Target = None,
@@ -141,7 +136,6 @@ def check(
     return workflow.check(common.options(target), rebuild=rebuild, remote=remote)
 
 
-@command
 def purge(
     common: Common,
     target: Target = None,
@@ -171,7 +165,6 @@ def purge(
     return workflow.purge(common.options(target), plan_only=plan, older_than=seconds, local_only=local)
 
 
-@command
 def emulator(
     common: Common,
     port: Annotated[

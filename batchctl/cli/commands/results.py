@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchctl.cli.options import AllowPendingReview, Common, PlanOnly, Target, command
+from batchctl.cli.options import AllowPendingReview, Common, PlanOnly, Target
 
 if TYPE_CHECKING:
     from batchctl.workflow.reports import Report
@@ -14,7 +14,6 @@ else:
     Report = Any
 
 
-@command
 def status(common: Common, target: Target = None) -> Report:
     """Runs, chunks and the row balance; offline and instant.
 
@@ -27,7 +26,6 @@ def status(common: Common, target: Target = None) -> Report:
     return workflow.status(common.options(target))
 
 
-@command
 def publish(
     common: Common,
     target: Target = None,
@@ -57,7 +55,6 @@ def publish(
     return workflow.publish(common.options(target), plan_only=plan, ways=ways)
 
 
-@command
 def report(
     common: Common,
     target: Target = None,
@@ -79,7 +76,6 @@ def report(
     return workflow.report(common.options(target), html=html, with_text=with_text)
 
 
-@command
 def compare(
     common: Common,
     targets: Annotated[
@@ -152,7 +148,6 @@ def compare(
     return workflow.compare(common.options(), targets or [], asked)
 
 
-@command
 def route(
     common: Common,
     target: Annotated[

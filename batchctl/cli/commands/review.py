@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchctl.cli import render
-from batchctl.cli.options import Common, command
+from batchctl.cli.options import Common
 from batchctl.model.errors import UsageError
 from batchctl.model.rows import Action
 
@@ -23,7 +23,6 @@ ACTIONS = ("list", "show", "accept", "reject", "edit", "undo", "export", "import
 ONE_WORD = ("show", "edit", "export", "import")  # one word of their own; a second one is the target
 
 
-@command
 def review(
     common: Common,
     words: Annotated[

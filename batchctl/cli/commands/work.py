@@ -18,7 +18,6 @@ from batchctl.cli.options import (
     ResendChanged,
     Target,
     Wait,
-    command,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ else:
     Report = Any
 
 
-@command
 def run(
     common: Common,
     target: Target = None,
@@ -55,7 +53,6 @@ def run(
     )
 
 
-@command
 def prepare(
     common: Common,
     target: Target = None,
@@ -92,7 +89,6 @@ def prepare(
     return workflow.prepare(common.options(target), rows=rows, resend_changed=resend_changed, keep_done=keep_done)
 
 
-@command
 def dry_run(
     common: Common,
     target: Target = None,
@@ -130,7 +126,6 @@ def dry_run(
     return workflow.dry_run(common.options(target, budget=budget), rows=rows)
 
 
-@command
 def submit(
     common: Common,
     target: Target = None,
@@ -159,7 +154,6 @@ def submit(
     return workflow.submit(common.options(target, lane=lane, budget=budget), plan_only=plan, max_batches=max_batches)
 
 
-@command
 def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None) -> Report:
     """Read statuses, collect what has ended, send chunks that now fit.
 
@@ -172,7 +166,6 @@ def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: Ma
     return workflow.poll(common.options(target, wait=wait, max_wait=max_wait))
 
 
-@command
 def validate(
     common: Common,
     target: Target = None,
@@ -193,7 +186,6 @@ def validate(
     return workflow.validate(common.options(target), again=again, rerun_file=name)
 
 
-@command
 def rerun(
     common: Common,
     target: Target = None,
