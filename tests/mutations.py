@@ -477,7 +477,9 @@ def first_failure(tree: Path, tests: tuple[str, ...]) -> str:
     done = subprocess.run(argv, cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode == 0:
         return ""
-    failed = [line for line in done.stdout.split("\n") if line.startswith("FAILED ")]  # an error is no verdict of a test
+    failed = [
+        line for line in done.stdout.split("\n") if line.startswith("FAILED ")
+    ]  # an error is no verdict of a test
     if done.returncode != 1 or not failed:
         raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return failed[0].split(" - ")[0].removeprefix("FAILED ")

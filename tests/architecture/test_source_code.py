@@ -13,7 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "batchctl").rglob("*.py"))
 WRITERS = [
     ROOT / "batchctl/ledger" / name
-    for name in ("transitions.py", "decisions.py", "publications.py", "live_calls.py", "purges.py", "canary.py")
+    for name in (
+        "transitions.py",
+        "decisions.py",
+        "publications.py",
+        "live_calls.py",
+        "purges.py",
+        "canary.py",
+        "holdings.py",
+    )
 ]
 SPEND = ("create", "call")
 
