@@ -202,21 +202,10 @@ MUTATIONS = (
         ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed",),
     ),
     Mutation(
-        "the journal is written after the commit",
+        "no journal is written",
         "P27",
-        (
-            (
-                "batchctl/ledger/store.py",
-                "                if changes:\n                    self._record(changes)\n",
-                "",
-            ),
-            (
-                "batchctl/ledger/store.py",
-                '            crash_point("after-commit")\n',
-                '            crash_point("after-commit")\n            if changes:\n                self._record(changes)\n',
-            ),
-        ),
-        ("tests/crash/test_rebuild.py::test_a_ledger_lost_at_any_moment", "tests/crash/test_kill_points.py"),
+        (("batchctl/ledger/store.py", "                    self._record(changes)\n", "                    pass\n"),),
+        ("tests/crash/test_rebuild.py::test_a_ledger_lost_at_any_moment",),
     ),
     Mutation(
         "files and directories as the system makes them",
