@@ -211,8 +211,8 @@ def play(script: Script, job: JobFolder, provider: Provider) -> Course:
             until(lambda: all(one["status"] in OVER for one in job.books.creates))  # a late create may still be billed
             course.harms = harms(job, ids) + misbooked(job) + misplaced(job)
             course.states = {name: count for name, count in job.check_balance().items() if count}
-    except (AssertionError, TimeoutError) as error:
-        course.harms = [f"crashed or never ended: {error}"]
+    except Exception as error:  # whatever it was, the other scripts are played
+        course.harms = [f"crashed or never ended: {type(error).__name__}: {error}"]
     finally:
         course.commands = len(job.done)
     return course
@@ -246,7 +246,7 @@ def misplaced(job: JobFolder) -> list[str]:
     found = []
     for name in names:
         if name.endswith(".jsonl"):
-            there = [json.loads(line)["id"] for line in (job.path / name).read_text().splitlines()]
+            there = [json.loads(line)["id"] for line in (job.path / name).read_bytes().split(b"\n")[:-1]]
         else:
             with closing(sqlite3.connect(job.path / name)) as db:
                 (table,) = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()[0]
