@@ -12,9 +12,7 @@ import json
 import random
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 from batchctl.ledger import journal
 from tests.support.commands import Commands, Done
 from tests.support.jobs import JobFolder
-from tests.support.judge import UNPAID, harms, has_run, lost_and_billed, misbooked
+from tests.support.judge import UNPAID, harms, has_run, lost_and_billed, misbooked, misplaced
 from tests.support.provider import Provider, ProviderThread, until
 
 OVER = ("completed", "failed", "cancelled", "expired")
@@ -233,27 +231,6 @@ def step(job: JobFolder, argv: tuple[str, ...], at: str) -> Done | None:
             return None
         argv = (*argv, rows[0]["id"])
     return job.run(*argv, **({"BATCHCTL_CRASH_AT": at} if at else {}))
-
-
-def misplaced(job: JobFolder) -> list[str]:
-    """Every target holds exactly the completed rows, after a last word of a person that rows in review may wait."""
-    text = (job.path / "job.toml").read_text()
-    names = [one for one in ("out.jsonl", "out.sqlite") if f'"{one}"' in text]
-    if not names or job.check_balance()["submitted"]:
-        return []
-    job.run("publish", "--allow-pending-review", code=(0, 3))
-    wanted = sorted(one["id"] for one in job.lines("results.jsonl") if one["state"] == "published")
-    found = []
-    for name in names:
-        if name.endswith(".jsonl"):
-            there = [json.loads(line)["id"] for line in (job.path / name).read_bytes().split(b"\n")[:-1]]
-        else:
-            with closing(sqlite3.connect(job.path / name)) as db:
-                (table,) = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()[0]
-                there = [one[0] for one in db.execute(f'SELECT id FROM "{table}"')]
-        if sorted(there) != wanted:
-            found.append(f"{name} holds {sorted(there)}, published are {wanted}")
-    return found
 
 
 def carried_on(job: JobFolder, dice: random.Random) -> bool:
