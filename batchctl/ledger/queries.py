@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from batchctl.ledger.transitions import ROW_STATE, ChunkState
+from batchctl.ledger import asked
+from batchctl.ledger.transitions import ROW_STATE, SECOND_BATCH, ChunkState
 from batchctl.model.rows import RowState
 
 
@@ -249,6 +250,15 @@ def in_flight(db: sqlite3.Connection) -> int:
     return int(row.fetchone()[0])
 
 
+def second_batches(db: sqlite3.Connection, run_id: str) -> dict[int, int]:
+    """By chunk: further batches that carried its mark and were cancelled. What they cost is in no answer."""
+    rows = db.execute(
+        "SELECT chunk, COUNT(DISTINCT because) FROM event WHERE run = ? AND became = ? GROUP BY chunk",
+        (run_id, SECOND_BATCH),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def last_dry_run(db: sqlite3.Connection, settings_sha256: str) -> DryRun | None:
     row = db.execute(
         "SELECT * FROM dry_run WHERE settings = ? ORDER BY rowid DESC LIMIT 1", (settings_sha256,)
@@ -316,11 +326,11 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
             "SELECT number, requests, copies FROM chunk WHERE run = ? AND lane != 'batch' AND state = 'submitted'",
             (run_id,),
         ).fetchall():
-            called = _called(db, run_id, row[0])
+            called = asked.rows_by_state(db, run_id, row[0])
             unasked = row[1] - sum(called.values())
             counts.update(called)
             counts[RowState.QUEUED] += unasked
-            counts[state_of_copies(unasked + called[RowState.QUEUED])] += row[2]
+            counts[asked.state_of_copies(unasked + called[RowState.QUEUED])] += row[2]
             copied += row[2]
         rejected = db.execute("SELECT rejected FROM run WHERE id = ?", (run_id,)).fetchone()[0]
     finally:
@@ -328,31 +338,6 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     counts[RowState.REJECTED] += rejected
     states = {str(state): counts[state] for state in RowState}
     return {"rows": sum(states.values()), **states, "copied": copied}
-
-
-def state_of_call(state: str | None) -> RowState:
-    """The state of a row that is asked for by a call of its own, while its chunk is under way; None: no call was made."""
-    if state is None or state == "refused":
-        return RowState.QUEUED
-    return RowState.HELD if state == "lost" else RowState.SUBMITTED
-
-
-def state_of_copies(queued: int) -> RowState:
-    """Rows that copy an answer of such a chunk: on their way once every call of it is made."""
-    return RowState.QUEUED if queued else RowState.SUBMITTED
-
-
-def _called(db: sqlite3.Connection, run_id: str, chunk: int) -> Counter[str]:
-    """Rows of a chunk for which a call is on record, by the state that call gives them."""
-    rows = db.execute(
-        "SELECT state, COUNT(*) FROM (SELECT state, MAX(seq) FROM live_call WHERE run = ? AND chunk = ? GROUP BY key)"
-        " GROUP BY state",
-        (run_id, chunk),
-    )
-    found: Counter[str] = Counter()
-    for state, count in rows:
-        found[state_of_call(state)] += count
-    return found
 
 
 UNMETERED = ("open", "running", "lost", "untold", "abandoned")
@@ -422,22 +407,6 @@ def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
         if row["state"] in UNMETERED
     ]
     return None if None in found else max(found, default=0)
-
-
-def open_samples(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
-    """Digest to calls on record, for requests of a dry run that was killed before one of them had an outcome."""
-    rows = db.execute(
-        "SELECT key, COUNT(*) AS calls FROM live_call WHERE run = ? AND chunk IS NULL GROUP BY key"
-        " HAVING SUM(state = 'open') > 0",
-        (run_id,),
-    )
-    return {row["key"]: row["calls"] for row in rows}
-
-
-def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
-    """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
-    rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
-    return {row["key"] for row in rows}
 
 
 def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:

@@ -198,8 +198,11 @@ class Sending:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
+                try:
+                    value = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    break  # a power cut left something else: what was in it is lost
                 whole += len(line)
-                value = orjson.loads(line)
                 answer = value["live"]
                 kept = (
                     None
@@ -207,7 +210,7 @@ class Sending:
                     else answer["body"]
                 )
                 found[value["custom_id"]] = (0 if answer is None else answer["status"], kept)
-        if whole != self.path.stat().st_size:  # the line that was being written when the process was killed
+        if whole != self.path.stat().st_size:  # what was being written when the process was killed
             os.truncate(self.path, whole)
         return found
 

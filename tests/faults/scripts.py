@@ -240,12 +240,11 @@ def carried_on(job: JobFolder, dice: random.Random) -> bool:
         done = job.run("run", "--wait")
         if done.code == 11:
             decide(job, dice)
-        elif done.code == 8 or (done.code == 7 and job.check_balance()["queued"]):
-            if (
-                job.run("submit").code == 5
-            ):  # what a cancel, or a deadline, left waiting goes out only when a person says so
-                job.run("dry-run")
-        elif done.code == 6:
+            continue
+        if done.code == 8 or (done.code == 7 and job.check_balance()["queued"]):
+            done = job.run("submit")  # what a cancel, or a deadline, left waiting goes out only when a person says so
+            done = job.run("dry-run") if done.code == 5 else done
+        if done.code == 6:
             _changed(job, r'budget = "[^"]*"', f'budget = "{PLENTY} USD"')
         elif done.code == 5:  # every row of a small sample was lost
             _changed(job, r"\[sample\]\nrows = \d+", "[sample]\nrows = 0")
