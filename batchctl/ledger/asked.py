@@ -5,7 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 
+from batchctl.ledger.transitions import SECOND_BATCH
 from batchctl.model.rows import RowState
+
+UNMETERED = ("open", "running", "lost", "untold", "abandoned")
+"""States of live calls that may be billed and whose tokens nobody has told us."""
 
 
 def state_of_call(state: str | None) -> RowState:
@@ -47,3 +51,31 @@ def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
     """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
     rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
     return {row["key"] for row in rows}
+
+
+def second_batches(db: sqlite3.Connection, run_id: str) -> dict[int, int]:
+    """By chunk: further batches that carried its mark and were cancelled. What they cost is in no answer."""
+    rows = db.execute(
+        "SELECT chunk, COUNT(DISTINCT because) FROM event WHERE run = ? AND became = ? GROUP BY chunk",
+        (run_id, SECOND_BATCH),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def running_calls(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
+    """custom_id to the provider's id, for every background request of a chunk that has not ended."""
+    rows = db.execute(
+        "SELECT key, handle FROM live_call WHERE run = ? AND chunk = ? AND state = 'running' ORDER BY seq",
+        (run_id, chunk),
+    )
+    return {row["key"]: row["handle"] for row in rows}
+
+
+def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
+    """The most that any call of a chunk with unknown tokens can cost; None when one has no bound."""
+    found = [
+        row["bound"]
+        for row in db.execute("SELECT bound, state FROM live_call WHERE run = ? AND chunk = ?", (run_id, chunk))
+        if row["state"] in UNMETERED
+    ]
+    return None if None in found else max(found, default=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchctl.ledger import asked
-from batchctl.ledger.transitions import ROW_STATE, SECOND_BATCH, ChunkState
+from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import RowState
 
 
@@ -250,15 +250,6 @@ def in_flight(db: sqlite3.Connection) -> int:
     return int(row.fetchone()[0])
 
 
-def second_batches(db: sqlite3.Connection, run_id: str) -> dict[int, int]:
-    """By chunk: further batches that carried its mark and were cancelled. What they cost is in no answer."""
-    rows = db.execute(
-        "SELECT chunk, COUNT(DISTINCT because) FROM event WHERE run = ? AND became = ? GROUP BY chunk",
-        (run_id, SECOND_BATCH),
-    )
-    return {row[0]: row[1] for row in rows}
-
-
 def last_dry_run(db: sqlite3.Connection, settings_sha256: str) -> DryRun | None:
     row = db.execute(
         "SELECT * FROM dry_run WHERE settings = ? ORDER BY rowid DESC LIMIT 1", (settings_sha256,)
@@ -340,10 +331,6 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     return {"rows": sum(states.values()), **states, "copied": copied}
 
 
-UNMETERED = ("open", "running", "lost", "untold", "abandoned")
-"""States of live calls that may be billed and whose tokens nobody has told us."""
-
-
 @dataclass(frozen=True, slots=True)
 class Calls:
     """Live calls of one run and purpose, summed."""
@@ -368,9 +355,11 @@ def calls(db: sqlite3.Connection, run_id: str) -> list[Calls]:
     """Live calls of a run by purpose and settings; those of a judged chunk are part of it."""
     rows = db.execute(  # one fixed list is put in
         "SELECT run, purpose, settings, COUNT(*) AS calls, SUM(COALESCE(cost, 0)) AS cost,"  # noqa: S608
-        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN " + str(UNMETERED) + ") AS unmetered,"
-        " SUM(CASE WHEN state IN " + str(UNMETERED) + " THEN bound ELSE 0 END) AS bound,"
-        " SUM(state IN " + str(UNMETERED) + " AND bound IS NULL) AS unbound"
+        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN "
+        + str(asked.UNMETERED)
+        + ") AS unmetered,"
+        " SUM(CASE WHEN state IN " + str(asked.UNMETERED) + " THEN bound ELSE 0 END) AS bound,"
+        " SUM(state IN " + str(asked.UNMETERED) + " AND bound IS NULL) AS unbound"
         " FROM live_call WHERE run = ? AND NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.run = live_call.run"
         " AND chunk.number = live_call.chunk AND chunk.state = 'applied')"
         " GROUP BY purpose, settings ORDER BY MIN(seq)",
@@ -388,25 +377,6 @@ def calls_of(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
     """custom_id to state, for every live call of a chunk that is on record; of several the newest."""
     rows = db.execute("SELECT key, state FROM live_call WHERE run = ? AND chunk = ? ORDER BY seq", (run_id, chunk))
     return {row["key"]: row["state"] for row in rows}
-
-
-def running_calls(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
-    """custom_id to the provider's id, for every background request of a chunk that has not ended."""
-    rows = db.execute(
-        "SELECT key, handle FROM live_call WHERE run = ? AND chunk = ? AND state = 'running' ORDER BY seq",
-        (run_id, chunk),
-    )
-    return {row["key"]: row["handle"] for row in rows}
-
-
-def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
-    """The most that any call of a chunk with unknown tokens can cost; None when one has no bound."""
-    found = [
-        row["bound"]
-        for row in db.execute("SELECT bound, state FROM live_call WHERE run = ? AND chunk = ?", (run_id, chunk))
-        if row["state"] in UNMETERED
-    ]
-    return None if None in found else max(found, default=0)
 
 
 def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:

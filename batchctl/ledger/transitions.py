@@ -316,13 +316,7 @@ def saw_nothing(db: sqlite3.Connection, intent: str, *, epoch: float) -> None:
 
 
 SECOND_BATCH = "cancelled a second batch"
-
-
-def second_batch(db: sqlite3.Connection, intent: str, batch_id: str) -> None:
-    """A further batch carries an intent's mark. It was told to stop; what it ran until then is paid, and nobody knows."""
-    row = _open_intent(db, intent)
-    said = f"{batch_id} carries the same mark; it may be charged"
-    record_event(db, row["run"], SECOND_BATCH, said, chunk=row["chunk"], intent=intent)
+"""The event of a further batch that carried an intent's mark: what it ran until then is paid, and nobody knows."""
 
 
 def fence(db: sqlite3.Connection, intent: str) -> None:
