@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from batchctl.ledger import asked
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import RowState
 
@@ -316,11 +317,11 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
             "SELECT number, requests, copies FROM chunk WHERE run = ? AND lane != 'batch' AND state = 'submitted'",
             (run_id,),
         ).fetchall():
-            called = _called(db, run_id, row[0])
+            called = asked.rows_by_state(db, run_id, row[0])
             unasked = row[1] - sum(called.values())
             counts.update(called)
             counts[RowState.QUEUED] += unasked
-            counts[state_of_copies(unasked + called[RowState.QUEUED])] += row[2]
+            counts[asked.state_of_copies(unasked + called[RowState.QUEUED])] += row[2]
             copied += row[2]
         rejected = db.execute("SELECT rejected FROM run WHERE id = ?", (run_id,)).fetchone()[0]
     finally:
@@ -328,35 +329,6 @@ def balance(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     counts[RowState.REJECTED] += rejected
     states = {str(state): counts[state] for state in RowState}
     return {"rows": sum(states.values()), **states, "copied": copied}
-
-
-def state_of_call(state: str | None) -> RowState:
-    """The state of a row that is asked for by a call of its own, while its chunk is under way; None: no call was made."""
-    if state is None or state == "refused":
-        return RowState.QUEUED
-    return RowState.HELD if state == "lost" else RowState.SUBMITTED
-
-
-def state_of_copies(queued: int) -> RowState:
-    """Rows that copy an answer of such a chunk: on their way once every call of it is made."""
-    return RowState.QUEUED if queued else RowState.SUBMITTED
-
-
-def _called(db: sqlite3.Connection, run_id: str, chunk: int) -> Counter[str]:
-    """Rows of a chunk for which a call is on record, by the state that call gives them."""
-    rows = db.execute(
-        "SELECT state, COUNT(*) FROM (SELECT state, MAX(seq) FROM live_call WHERE run = ? AND chunk = ? GROUP BY key)"
-        " GROUP BY state",
-        (run_id, chunk),
-    )
-    found: Counter[str] = Counter()
-    for state, count in rows:
-        found[state_of_call(state)] += count
-    return found
-
-
-UNMETERED = ("open", "running", "lost", "untold", "abandoned")
-"""States of live calls that may be billed and whose tokens nobody has told us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,9 +355,11 @@ def calls(db: sqlite3.Connection, run_id: str) -> list[Calls]:
     """Live calls of a run by purpose and settings; those of a judged chunk are part of it."""
     rows = db.execute(  # one fixed list is put in
         "SELECT run, purpose, settings, COUNT(*) AS calls, SUM(COALESCE(cost, 0)) AS cost,"  # noqa: S608
-        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN " + str(UNMETERED) + ") AS unmetered,"
-        " SUM(CASE WHEN state IN " + str(UNMETERED) + " THEN bound ELSE 0 END) AS bound,"
-        " SUM(state IN " + str(UNMETERED) + " AND bound IS NULL) AS unbound"
+        " SUM(state = 'answered' AND cost IS NULL) AS unpriced, SUM(state IN "
+        + str(asked.UNMETERED)
+        + ") AS unmetered,"
+        " SUM(CASE WHEN state IN " + str(asked.UNMETERED) + " THEN bound ELSE 0 END) AS bound,"
+        " SUM(state IN " + str(asked.UNMETERED) + " AND bound IS NULL) AS unbound"
         " FROM live_call WHERE run = ? AND NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.run = live_call.run"
         " AND chunk.number = live_call.chunk AND chunk.state = 'applied')"
         " GROUP BY purpose, settings ORDER BY MIN(seq)",
@@ -403,41 +377,6 @@ def calls_of(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
     """custom_id to state, for every live call of a chunk that is on record; of several the newest."""
     rows = db.execute("SELECT key, state FROM live_call WHERE run = ? AND chunk = ? ORDER BY seq", (run_id, chunk))
     return {row["key"]: row["state"] for row in rows}
-
-
-def running_calls(db: sqlite3.Connection, run_id: str, chunk: int) -> dict[str, str]:
-    """custom_id to the provider's id, for every background request of a chunk that has not ended."""
-    rows = db.execute(
-        "SELECT key, handle FROM live_call WHERE run = ? AND chunk = ? AND state = 'running' ORDER BY seq",
-        (run_id, chunk),
-    )
-    return {row["key"]: row["handle"] for row in rows}
-
-
-def most_lost(db: sqlite3.Connection, run_id: str, chunk: int) -> int | None:
-    """The most that any call of a chunk with unknown tokens can cost; None when one has no bound."""
-    found = [
-        row["bound"]
-        for row in db.execute("SELECT bound, state FROM live_call WHERE run = ? AND chunk = ?", (run_id, chunk))
-        if row["state"] in UNMETERED
-    ]
-    return None if None in found else max(found, default=0)
-
-
-def open_samples(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
-    """Digest to calls on record, for requests of a dry run that was killed before one of them had an outcome."""
-    rows = db.execute(
-        "SELECT key, COUNT(*) AS calls FROM live_call WHERE run = ? AND chunk IS NULL GROUP BY key"
-        " HAVING SUM(state = 'open') > 0",
-        (run_id,),
-    )
-    return {row["key"]: row["calls"] for row in rows}
-
-
-def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
-    """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
-    rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
-    return {row["key"] for row in rows}
 
 
 def lost_calls(db: sqlite3.Connection, run_id: str) -> dict[int, int]:

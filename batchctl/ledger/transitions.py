@@ -315,6 +315,10 @@ def saw_nothing(db: sqlite3.Connection, intent: str, *, epoch: float) -> None:
     )
 
 
+SECOND_BATCH = "cancelled a second batch"
+"""The event of a further batch that carried an intent's mark: what it ran until then is paid, and nobody knows."""
+
+
 def fence(db: sqlite3.Connection, intent: str) -> None:
     """The staged input is gone: a create that arrives from now on finds nothing to run. The count of lists restarts."""
     row = _open_intent(db, intent)

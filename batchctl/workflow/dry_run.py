@@ -50,6 +50,13 @@ def dry_run(options: Options, *, rows: int | None = None) -> Report:
 
 def tried(workspace: Workspace, run: queries.Run, *, rows: int | None = None) -> Report:
     """`dry_run` in an open workspace."""
+    if run.is_purged:
+        raise UsageError(
+            f"the texts of {run.id} were purged: no row of it can be tried again",
+            effect="nothing was sent",
+            hint=f"`batchctl prepare` takes its rows from the source again ({run.job_file})",
+            code="purged",
+        )
     plan = workspace.frozen_plan()
     check_rules(workspace.current_plan() or plan, columns_of(workspace, run))
     policy = workspace.policy.sample

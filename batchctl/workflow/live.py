@@ -27,7 +27,7 @@ import orjson
 from batchctl.chunks.names import lines_name, live_name, results_name
 from batchctl.files import BLOCK_BYTES, crash_point, open_private, sha256_of, storage_failed, sync_directory
 from batchctl.judging.wires import READERS
-from batchctl.ledger import live_calls, queries, transitions
+from batchctl.ledger import asked, live_calls, queries, transitions
 from batchctl.ledger.live_calls import Closed
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
@@ -182,7 +182,7 @@ class Sending:
                 f"chunk {self.chunk.number}: {plural(len(lost), 'call')} had no answer when an earlier command ended; "
                 "they may be billed and are not sent again"
             )
-        running = queries.running_calls(self.workspace.ledger.db, self.run.id, self.chunk.number)
+        running = asked.running_calls(self.workspace.ledger.db, self.run.id, self.chunk.number)
         self.running = {key: handle for key, handle in running.items() if key not in answers}
         gone = {key for key, state in calls.items() if state in ("lost", "absent", "abandoned")}
         self.settled = gone.union(lost, answers)
@@ -198,8 +198,11 @@ class Sending:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
+                try:
+                    value = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    break  # a power cut left something else: what was in it is lost
                 whole += len(line)
-                value = orjson.loads(line)
                 answer = value["live"]
                 kept = (
                     None
@@ -207,7 +210,7 @@ class Sending:
                     else answer["body"]
                 )
                 found[value["custom_id"]] = (0 if answer is None else answer["status"], kept)
-        if whole != self.path.stat().st_size:  # the line that was being written when the process was killed
+        if whole != self.path.stat().st_size:  # what was being written when the process was killed
             os.truncate(self.path, whole)
         return found
 
@@ -455,7 +458,7 @@ class Sending:
         sync_directory(self.target.parent)
         crash_point("L3")
         db = self.workspace.ledger.db
-        most = queries.most_lost(db, self.run.id, self.chunk.number)
+        most = asked.most_lost(db, self.run.id, self.chunk.number)
         intent = queries.live_intents(db, self.run.id)[self.chunk.number]
         with self.workspace.ledger.transaction() as transaction:
             live_calls.finish(

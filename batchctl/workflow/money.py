@@ -22,7 +22,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from batchctl.jobfile.values import money as parse_budget
-from batchctl.ledger import queries, transitions
+from batchctl.ledger import asked, queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BudgetReached, UsageError
@@ -94,7 +94,11 @@ class Books:
 def books(db: Any, run: queries.Run) -> Books:
     """Read the books of a run; the dry runs of runs it replaced are part of them."""
     found = Books()
+    twice = asked.second_batches(db, run.id)
     for chunk in queries.chunks(db, run.id):
+        if extra := twice.get(chunk.number):
+            found.unmetered += extra * chunk.requests
+            found.unmetered_bound = _sum(found.unmetered_bound, None if chunk.bound is None else extra * chunk.bound)
         if chunk.state in UNBOOKED and chunk.lane == BATCH:  # a live chunk is booked call by call
             found.in_flight.append(chunk)
         if chunk.state is not ChunkState.APPLIED:

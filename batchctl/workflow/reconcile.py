@@ -133,13 +133,9 @@ def _look(workspace: Workspace, provider: Guarded, intent: Intent) -> Look:
     for one in extra:  # before the adoption: after a kill in between, the next look finds them all again
         provider.cancel(one.batch_id)
         with ledger.transaction() as db:
+            said = f"{one.batch_id} carries the same mark; it may be charged"
             transitions.record_event(
-                db,
-                intent.run,
-                "cancelled a second batch",
-                f"{one.batch_id} carries the same mark; it may be charged",
-                chunk=intent.chunk,
-                intent=intent.id,
+                db, intent.run, transitions.SECOND_BATCH, said, chunk=intent.chunk, intent=intent.id
             )
         workspace.options.note(
             f"{intent.run} chunk {intent.chunk}: a second batch {one.batch_id} carried our mark; cancelled, it may be charged"

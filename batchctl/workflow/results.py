@@ -24,7 +24,7 @@ from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import RandomRows
 from batchctl.files import replacing
 from batchctl.judging.decide import settled
-from batchctl.ledger import queries
+from batchctl.ledger import asked, queries
 from batchctl.ledger.transitions import ROW_STATE, ChunkState
 from batchctl.model.rows import FAILED, Decision, RowState
 from batchctl.prices import as_usd
@@ -83,8 +83,8 @@ def every_row(state: Path, db: Any, run: queries.Run, *, as_judged: bool = False
     for row in chunks:
         intent = intents.get(row.number)
         batch = intent.batch_id if intent is not None else None
-        asked = row.lane != BATCH and row.state is ChunkState.SUBMITTED
-        calls = queries.calls_of(db, run.id, row.number) if asked else None
+        under_way = row.lane != BATCH and row.state is ChunkState.SUBMITTED
+        calls = queries.calls_of(db, run.id, row.number) if under_way else None
         one = _Chunk(directory, row, settings[row.settings], batch, decided.get(row.number, {}), calls)
         by_attempt.setdefault(row.attempt, []).append(one)
         if row.copies:
@@ -153,7 +153,7 @@ class _Chunk:
         path = self._directory / "chunks" / rows_name(self.row.number)
         if self._calls is not None:
             for position, source_id, row, custom_id in segments.tuples(path, ("position", "id", "row", "custom_id")):
-                state = queries.state_of_call(self._calls.get(custom_id.decode()))
+                state = asked.state_of_call(self._calls.get(custom_id.decode()))
                 yield self._pending_item(position, source_id, row, None, state)
             return
         rows = segments.tuples(path, ("position", "id", "row"))
@@ -171,8 +171,8 @@ class _Chunk:
         if not self._applied:
             state = self._pending
             if self._calls is not None:
-                called = sum(queries.state_of_call(one) is not RowState.QUEUED for one in self._calls.values())
-                state = queries.state_of_copies(self.row.requests - called)
+                called = sum(asked.state_of_call(one) is not RowState.QUEUED for one in self._calls.values())
+                state = asked.state_of_copies(self.row.requests - called)
             for position, source_id, row, _, payer in rows:
                 yield self._pending_item(position, source_id, row, payer, state)
             return

@@ -18,7 +18,7 @@ import orjson
 
 from batchctl.files import crash_point, open_private, storage_failed
 from batchctl.judging.wires import READERS
-from batchctl.ledger import live_calls, queries
+from batchctl.ledger import asked, live_calls, queries
 from batchctl.model.batches import LiveAnswer
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, Rejected, Throttled
 from batchctl.providers.guard import Guarded
@@ -47,13 +47,13 @@ class SampleCalls:
         """Close what a killed dry run left open. The keys of all calls whose answer is lost: not to be asked again."""
         self._cut_half_line()
         db = self.workspace.ledger.db
-        left = queries.open_samples(db, self.run.id)
+        left = asked.open_samples(db, self.run.id)
         if left:
             answers = {one["key"]: one for one in self._lines() if left.get(one["key"]) == 1}  # else: of which call?
             with self.workspace.ledger.transaction() as transaction:
                 for key in sorted(left):
                     self._close(transaction, answers.get(key, {"key": key, "status": LOST}))
-        return queries.lost_samples(db, self.run.id)
+        return asked.lost_samples(db, self.run.id)
 
     def stored(self, max_age: float) -> dict[str, Any]:
         """Answers of earlier dry runs of this run that are young enough, by key."""
@@ -80,16 +80,16 @@ class SampleCalls:
                         crash_point("S1")
                     if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
                         continue
-                    asked, future = under_way.popleft()
+                    sampled, future = under_way.popleft()
                     try:
                         answer = future.result()
                     except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
                         failure = failure or error
-                        answer = {"key": asked.key, "status": REFUSED}
+                        answer = {"key": sampled.key, "status": REFUSED}
                     else:
                         self._keep(out, answer)
                         crash_point("S2")
-                        answers[asked.key] = answer
+                        answers[sampled.key] = answer
                     with self.workspace.ledger.transaction() as db:
                         self._close(db, answer)
                     self.workspace.options.progress("dry-run", len(answers), len(fresh))

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.crash.matrix import MODES, Bench, Outcome, shim, work
+from tests.crash.matrix import KINDS, MODES, Bench, Outcome, shim, work
 from tests.support.spread import spread
 
 BEYOND = 60
@@ -28,11 +28,11 @@ def strikes(mode: str, calls: int, first: int, stride: int) -> list[tuple[int, s
     return [(number, how) for number in range(first, calls + BEYOND + 1, stride) for how in MODES[mode]]
 
 
-def told(mode: str, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+def told(kind: str, mode: str, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
     """Every outcome; a harm is printed as it comes, with the line that repeats it: a long run may be ended early."""
     for count, one in enumerate(outcomes, 1):
         if one.harms:
-            print(f"python -m tests.crash --mode {mode} --only {one.number}:{one.how}   # {one.call}")
+            print(f"python -m tests.crash --job {kind} --mode {mode} --only {one.number}:{one.how}   # {one.call}")
             for harm in one.harms:
                 print(f"    {harm[:1500]}")
         if one.harms or count % TOLD_EVERY == 0:
@@ -56,6 +56,7 @@ def report(mode: str, calls: list[str], outcomes: list[Outcome], seconds: float)
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--mode", choices=[*MODES, "all"], default="kill")
+    parser.add_argument("--job", choices=KINDS, default=KINDS[0], help="what the struck run does (default: batch)")
     parser.add_argument("--only", metavar="N:HOW", action="append", help="strike this call only; may be repeated")
     parser.add_argument("--first", type=int, default=1, metavar="N", help="strike from the N-th call on")
     parser.add_argument("--stride", type=int, default=1, help="strike every N-th call")
@@ -67,7 +68,7 @@ def main() -> int:
     if preload is None:
         print("no C compiler: the calls cannot be struck", file=sys.stderr)
         return 2
-    first = Bench(scratch / "count", preload)
+    first = Bench(scratch / "count", preload, asked.job)
     calls = first.calls()
     first.close()
     if asked.list:
@@ -78,7 +79,7 @@ def main() -> int:
         begun = time.monotonic()
         wanted = [(int(one.partition(":")[0]), one.partition(":")[2]) for one in asked.only or ()]
         tasks = wanted or strikes(mode, len(calls), asked.first, asked.stride)
-        done = list(told(mode, spread(work, tasks, asked.jobs, scratch, preload)))
+        done = list(told(asked.job, mode, spread(work, tasks, asked.jobs, scratch, preload, asked.job)))
         code |= report(mode, calls, sorted(done, key=lambda one: (one.number, one.how)), time.monotonic() - begun)
         sys.stdout.flush()
     if code:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.support.commands import Commands, Done
 from tests.support.jobs import SCHEMA, JobFolder
-from tests.support.judge import harms
+from tests.support.judge import harms, misbooked, misplaced
 from tests.support.provider import ProviderProcess
 
 ROWS = [f"R-{number:03d}" for number in range(6)]
@@ -35,8 +35,15 @@ MODES: dict[str, tuple[str, ...]] = {
 }
 """Mode to the ways to strike. `+`: from that call on. `torn`: names survive, content that was not synced does not.
 `clock`: the clock on the wall jumps by so many seconds, and nothing fails."""
+KINDS = ("batch", "live", "tail")
+"""What the struck run does: `batch`: three chunks. `live`: a dry run, then row by row, then two targets. `tail`: a batch that
+is cancelled for a deadline, its rows sent live in a new attempt, then the targets."""
+TARGETS = '\n[[publish]]\nto = "out.jsonl"\n\n[[publish]]\nto = "out.sqlite"\nkey = ["id"]\n'
+CAPPED = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_tokens = 64 }'
+LIVE_TAIL = 'deadline = "2026-01-01T00:00:00Z"\non_deadline_risk = "live-tail"'
+FEW = ROWS[:4]
 JOBS_PER_PROVIDER = 80
-STORAGE, FINE = 12, 0
+STORAGE, FINE, MISSED, UNKNOWN = 12, 0, 7, 11
 _numbers = itertools.count(1)
 
 
@@ -69,8 +76,10 @@ class Outcome:
 class Bench:
     """A fork server that carries the shim, and a provider in a process of its own, renewed now and then."""
 
-    def __init__(self, directory: Path, preload: Path) -> None:
+    def __init__(self, directory: Path, preload: Path, kind: str = KINDS[0]) -> None:
         self._directory = directory
+        self._kind = kind
+        self._rows = ROWS if kind == "batch" else FEW
         directory.mkdir(parents=True, exist_ok=True)
         self._commands = Commands(directory, {"LD_PRELOAD": str(preload)})
         self._provider: ProviderProcess | None = None
@@ -86,7 +95,8 @@ class Bench:
         if self._provider is None or self._served >= JOBS_PER_PROVIDER:
             if self._provider is not None:
                 self._provider.stop()
-            self._provider = ProviderProcess(self._directory / f"provider-{next(_numbers)}")
+            never = {"latency": 100_000} if self._kind == "tail" else {}
+            self._provider = ProviderProcess(self._directory / f"provider-{next(_numbers)}", **never)
             self._served = 0
         self._served += 1
         name = f"job-{next(_numbers)}"
@@ -94,14 +104,24 @@ class Bench:
         schema = {**SCHEMA, "properties": {**SCHEMA["properties"], "code": {"type": "integer"}}}
         schema["required"] = list(schema["properties"])
         job.env |= {"CRASH_ROOT": str(job.path)}  # also while nothing is struck: syncs are counted and not waited for
-        return job.write(schema=schema, limits=LIMITS)
+        if self._kind == "batch":
+            return job.write(schema=schema, limits=LIMITS)
+        rows = [{"id": one, "text": f"{name} asks"} for one in self._rows]  # the books name a live call by its text
+        lane = 'prefer = "live"' if self._kind == "live" else LIVE_TAIL
+        sample = "rows = 2" if self._kind == "live" else "rows = 0"
+        return job.write(rows, schema=schema, limits=LIMITS, model=CAPPED, lane=lane, sample=sample, more=TARGETS)
+
+    @property
+    def _good(self) -> int:
+        """How a run ends that nothing strikes: a deadline that lies in the past is missed."""
+        return MISSED if self._kind == "tail" else FINE
 
     def calls(self) -> list[str]:
         """Every call of a run that nothing strikes, in order: number, name, bytes, path."""
         job = self.job()
         log = self._directory / f"{job.name}.log"
-        job.run("run", "--wait", code=0, CRASH_LOG=str(log))
-        assert harms(job, ROWS) == []
+        job.run("run", "--wait", code=self._good, CRASH_LOG=str(log))
+        assert harms(job, self._rows) == []
         shutil.rmtree(job.path)
         return log.read_text().replace(f"{job.path}/", "").replace(job.name, "JOB").split("\n")[:-1]
 
@@ -114,14 +134,14 @@ class Bench:
         if when:
             env["CRASH_SHADOW"] = str(shadow)
             keep(job.path, shadow)
-        first, found = _first(job, env)
+        first, found = _first(job, env, self._good)
         call = _struck_call(log)
         if when and first is not None and first.killed:
             restore(job.path, shadow, names_survive=cut == "torn")
         if not found:
-            found = [f"{one} (right after the strike)" for one in harms(job, ROWS, ended=False)] if call else []
+            found = [f"{one} (right after the strike)" for one in harms(job, self._rows, ended=False)] if call else []
         if not found:
-            found = _carried_on(job)
+            found = _carried_on(job, self._rows)
         outcome = Outcome(number, how, call.replace(f"{job.path}/", "").replace(job.name, "JOB"), tuple(found), first)
         if not found:
             for one in (job.path, shadow):
@@ -130,8 +150,8 @@ class Bench:
         return outcome
 
 
-def work(tasks: Sequence[tuple[int, str]], process: int, scratch: Path, preload: Path) -> Iterator[Outcome]:
-    bench = Bench(scratch / f"{tasks[0][1] if tasks else 'idle'}-{process}", preload)
+def work(tasks: Sequence[tuple[int, str]], process: int, scratch: Path, preload: Path, kind: str) -> Iterator[Outcome]:
+    bench = Bench(scratch / f"{tasks[0][1] if tasks else 'idle'}-{process}", preload, kind)
     try:
         for number, how in tasks:
             yield bench.strike(number, how)
@@ -139,26 +159,36 @@ def work(tasks: Sequence[tuple[int, str]], process: int, scratch: Path, preload:
         bench.close()
 
 
-def _first(job: JobFolder, env: Mapping[str, str]) -> tuple[Done | None, list[str]]:
+def _first(job: JobFolder, env: Mapping[str, str], good: int) -> tuple[Done | None, list[str]]:
     """The run that is struck. An error of the disk must be told: no traceback, a code of its own."""
     try:
         done = job.run("run", "--wait", **env)
     except (AssertionError, TimeoutError) as error:
         return None, [f"crashed or never ended: {error}"]
-    allowed = (FINE,) if env["CRASH_HOW"].startswith("clock") else (FINE, STORAGE)
+    allowed = (good,) if env["CRASH_HOW"].startswith("clock") else (good, STORAGE)
     if not done.killed and done.code not in allowed:
         return done, [f"exit {done.code} after what was struck: {done.err.strip()}"]
     return done, []
 
 
-def _carried_on(job: JobFolder) -> list[str]:
+def _carried_on(job: JobFolder, rows: Sequence[str]) -> list[str]:
+    """The same command until all is done; calls that a kill left without an answer are given up and asked again."""
     try:
-        job.until_done("run", "--wait", tries=4)
+        for _ in range(6):
+            done = job.run("run", "--wait")
+            if done.code == UNKNOWN:
+                job.run("resolve", "--abandon")
+                job.run("rerun", "--wait")
+            elif done.code in (FINE, MISSED):
+                break
+        else:
+            return [f"not carried on: {done}"]
     except (AssertionError, TimeoutError) as error:
         return [f"not carried on: {error}"]
-    found = harms(job, ROWS)
+    found = harms(job, rows) + misbooked(job) + misplaced(job)
     states = {one["state"] for one in job.lines("results.jsonl")} if not found else set()
-    return found or [f"lost: rows ended as {sorted(states)}"] * (states != {"completed"})
+    ended = "published" if "[[publish]]" in (job.path / "job.toml").read_text() else "completed"
+    return found or [f"lost: rows ended as {sorted(states)}"] * (states != {ended})
 
 
 def _struck_call(log: Path) -> str:

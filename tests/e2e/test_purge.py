@@ -75,6 +75,7 @@ def test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice
     done.run("validate", "--again", code=0)
     assert holds_canary(done) == []
     assert "were purged" in done.run("rerun", "--same-prompt", code=2).err
+    assert "were purged" in done.run("dry-run", "--rows", "2", code=2).err
     assert "were purged" in done.run("review", "show", "x", code=2).err
     assert done.run("purge", done.run_id, code=0).err.startswith("Nothing is due")
     creates = len(done.books.creates)

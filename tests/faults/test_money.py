@@ -12,7 +12,7 @@ from batchctl.emulator import billed_rows
 from tests.conftest import NewJob, NewProvider
 from tests.faults.test_lost_answers import CREATE
 from tests.support.jobs import JobFolder
-from tests.support.provider import Provider
+from tests.support.provider import Provider, until
 
 MODEL = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_tokens = 200 }'
 ROWS = 40
@@ -121,6 +121,20 @@ def test_a_kill_between_a_live_call_and_its_booking_leaves_it_on_record(
     cost = job.status()["cost"]
     assert cost["unmetered"] > 0
     assert Decimal(cost["usd"]) <= job.books.live_usd <= Decimal(cost["usd_at_most"])
+
+
+def test_a_second_batch_with_our_mark_counts_with_the_most_it_can_cost(new_job: NewJob, provider: Provider) -> None:
+    """A middlebox repeated the create: one batch is adopted, the other is cancelled, and may have run."""
+    job = new_job(provider, model=MODEL)
+    job.run("run", BATCHCTL_CRASH_AT="K10")
+    (first,) = job.books.creates
+    again = {name: first[name] for name in ("input_file_id", "endpoint", "metadata")}
+    provider.ask("POST", "/v1/batches", {**again, "completion_window": "24h"})
+    until(lambda: all(one["status"] == "completed" for one in job.books.creates))
+    job.run("run", "--wait", code=0)
+    cost = job.status()["cost"]
+    assert cost["unmetered"] == 6
+    assert Decimal(cost["usd"]) < job.books.usd <= Decimal(cost["usd_at_most"])
 
 
 def bought_live(job: JobFolder) -> Counter[str]:

@@ -185,13 +185,11 @@ def _take_live(job: JobFolder, bill: Bill) -> None:
 
     The books have no answers to live calls: those in our files are the evidence that a row was answered.
     """
-    assert job.provider is not None
     rows: dict[str, str] = {}
     requests: dict[str, tuple[str, int]] = {}
     keys: dict[str, str] = {}
     for path in sorted((job.directory / "chunks").glob("*.jsonl")):
         mine = _rows_by_digest(path)
-        rows |= mine
         bill.asked.update(set(mine.values()))
         for line in _lines(path):
             one = orjson.loads(line)
@@ -199,18 +197,36 @@ def _take_live(job: JobFolder, bill: Bill) -> None:
             row = mine[hashlib.sha256(body).hexdigest()]
             requests[one["custom_id"]] = (row, int(one["custom_id"][-2:]))
             keys[digest(body).hex()] = row
-            in_background = orjson.dumps({**one["body"], "background": True, "store": True})
-            rows[hashlib.sha256(in_background).hexdigest()] = row
-    with closing(sqlite3.connect(job.provider.state / "emulator.sqlite", timeout=60)) as db:
-        for (one,) in db.execute("SELECT digest FROM live").fetchall():
-            if one in rows:
-                bill.live[rows[one]] += 1
+            rows |= dict.fromkeys(_digests(one["body"]), row)
+    bill.live.update(rows[one] for one, _ in _live_calls(job) if one in rows)
     if bill.live and has_run(job):
         tried = job.sql("SELECT DISTINCT key FROM live_call WHERE chunk IS NULL")
         bill.asked.update(keys[key] for (key,) in tried if key in keys)
     for path in sorted((job.directory / "results").glob("*.jsonl")):
         for line in _lines(path):
             _take_live_answer(bill, line, requests)
+
+
+def _digests(body: Any) -> list[str]:
+    """Under which digests the books may have a request that was not sent in a batch: asked live, or in background."""
+    bodies = (body, {**body, "background": True, "store": True})
+    return [hashlib.sha256(orjson.dumps(one)).hexdigest() for one in bodies]
+
+
+def _live_calls(job: JobFolder) -> list[tuple[str, str]]:
+    """Digest and cost of every live call that was billed, whoever made it."""
+    assert job.provider is not None
+    with closing(sqlite3.connect(job.provider.state / "emulator.sqlite", timeout=60)) as db:
+        return db.execute("SELECT digest, usd FROM live").fetchall()
+
+
+def _meter(job: JobFolder) -> Decimal:
+    """What the provider billed for this job: its batches, and the live calls for requests that are in its chunks."""
+    mine: set[str] = set()
+    for path in (job.directory / "chunks").glob("*.jsonl"):
+        for line in _lines(path):
+            mine.update(_digests(orjson.loads(line)["body"]))
+    return job.books.usd + sum((Decimal(usd) for one, usd in _live_calls(job) if one in mine), Decimal(0))
 
 
 def _take_live_answer(bill: Bill, line: bytes, requests: dict[str, tuple[str, int]]) -> None:
@@ -237,20 +253,17 @@ def _text_of(body: Any) -> str:
 
 def lost_and_billed(job: JobFolder, chunk: int) -> bool:
     """Whether the provider billed any request of a chunk whose live call got no answer."""
-    assert job.provider is not None
     lost = {key for (key,) in job.sql("SELECT key FROM live_call WHERE chunk = ? AND state = 'lost'", chunk)}
-    digests = set()
+    mine: set[str] = set()
     for line in _lines(job.directory / "chunks" / f"{chunk:04d}.jsonl"):
         one = orjson.loads(line)
         if one["custom_id"] in lost:
-            for body in (one["body"], {**one["body"], "background": True, "store": True}):
-                digests.add(hashlib.sha256(orjson.dumps(body)).hexdigest())
-    with closing(sqlite3.connect(job.provider.state / "emulator.sqlite", timeout=60)) as db:
-        return any(one in digests for (one,) in db.execute("SELECT digest FROM live").fetchall())
+            mine.update(_digests(one["body"]))
+    return any(one in mine for one, _ in _live_calls(job))
 
 
 def misbooked(job: JobFolder, *, ended: bool = True) -> list[str]:
-    """What is booked against the provider's own meter, every lane and the dry runs; the provider is this job's alone.
+    """What is booked against the provider's own meter, every lane and the dry runs.
 
     Never more is booked than was billed, and never more is billed than the budget allows. Once all has ended the two are
     the same to the last digit, but for requests nobody gave tokens for: they are announced, and bounded.
@@ -259,7 +272,7 @@ def misbooked(job: JobFolder, *, ended: bool = True) -> list[str]:
         return []
     status = job.status()
     cost, balance = status["cost"], status["balance"]
-    meter = job.books.usd + job.books.live_usd
+    meter = _meter(job)
     found = []
     limit = re.search(r'budget = "([\d.]+) USD"', (job.path / "job.toml").read_text())
     if limit and meter > Decimal(limit[1]):
@@ -274,6 +287,27 @@ def misbooked(job: JobFolder, *, ended: bool = True) -> list[str]:
             found.append(f"{MISBOOKED}: {meter} was billed, at most {most} is announced")
         if not cost["unmetered"] and booked != meter:
             found.append(f"{MISBOOKED}: {meter} was billed, {booked} is booked")
+    return found
+
+
+def misplaced(job: JobFolder) -> list[str]:
+    """Every target holds exactly the completed rows, after a last word of a person that rows in review may wait."""
+    text = (job.path / "job.toml").read_text()
+    names = [one for one in ("out.jsonl", "out.sqlite") if f'"{one}"' in text]
+    if not names or job.check_balance()["submitted"]:
+        return []
+    job.run("publish", "--allow-pending-review", code=(0, 3))
+    wanted = sorted(one["id"] for one in job.lines("results.jsonl") if one["state"] == "published")
+    found = []
+    for name in names:
+        if name.endswith(".jsonl"):
+            there = [json.loads(line)["id"] for line in (job.path / name).read_bytes().split(b"\n")[:-1]]
+        else:
+            with closing(sqlite3.connect(job.path / name)) as db:
+                (table,) = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()[0]
+                there = [one[0] for one in db.execute(f'SELECT id FROM "{table}"')]
+        if sorted(there) != wanted:
+            found.append(f"{name} holds {sorted(there)}, published are {wanted}")
     return found
 
 
