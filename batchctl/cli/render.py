@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 # Commands whose text is the data asked for.
 ON_STDOUT = frozenset({"status", "report", "review", "compare", "route", "providers", "resolve", "check"})
-# C0 but newline and tab, DEL, C1, bidi controls, line and paragraph separators, lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0 but newline and tab, DEL, C1, bidi controls, what has no width, line and paragraph separators, lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 SHOWN_STATES = {
     RowState.QUEUED: "queued",
     RowState.SUBMITTED: "submitted",

@@ -227,6 +227,7 @@ class Rules:
         self._context = Context() if programs else None
         self._all: Callable[[Any], Any] | None = None
         plain = [one.check.text for one in book.checks if one.where is None]
+        self._plain = len(plain) == len(book.checks)
         if len(plain) > 1:  # one call for the usual case that all hold
             self._all = _compiled(" && ".join(f"({text}\n)" for text in plain))
 
@@ -285,7 +286,7 @@ class Rules:
                 hold = self._all(self._context) is True
             except Exception:
                 hold = False  # which one cannot be evaluated, and why, is found below
-            if hold and all(where is None for _, _, where in self._checks):
+            if hold and self._plain:
                 return []
         context = self._context
         assert context is not None

@@ -11,12 +11,13 @@ import re
 DETAIL_LIMIT = 300
 """Characters in a `detail`; the whole answer is in the stored result."""
 
-# C0 and DEL and C1 control characters; Arabic letter mark, zero width space, direction marks, line and paragraph
-# separator, bidi embeddings, overrides and isolates, byte order mark; interlinear annotation marks; lone surrogates;
-# invisible tag characters.
+# C0 and DEL and C1 control characters; soft hyphen, Arabic letter mark, Mongolian vowel separator, zero width space,
+# direction marks, line and paragraph separator, bidi embeddings and overrides, word joiner and invisible operators, bidi
+# isolates, byte order mark; interlinear annotation marks; lone surrogates; invisible tag characters and variation
+# selectors of plane 14. Zero width joiner and non-joiner stay: Persian, Hindi and emoji are written with them.
 _UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -34,7 +35,7 @@ def _escape(match: re.Match[str]) -> str:
 def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
     """`text` with control, bidi and surrogate characters escaped, at most `limit` characters, cut at its end."""
     cut = text[: limit + 1]
-    if not cut.isprintable():  # also false for harmless characters, which the pattern leaves alone
+    if not cut.isascii() or not cut.isprintable():
         cut = _UNSAFE.sub(_escape, cut)
     return cut if len(cut) <= limit else cut[: limit - 1] + "…"
 

@@ -71,7 +71,7 @@ def run(
         if final.exit is Exit.PENDING and not options.wait:
             return replace(final, next=f"batchctl run {workspace.job_path}   (again later, or with --wait)")
         if final.exit is Exit.PENDING and options.max_wait_seconds is not None:
-            return replace(final, next=f"batchctl run {workspace.job_path}   (goes on; nothing is sent twice)")
+            final = replace(final, next=f"batchctl run {workspace.job_path}   (goes on; nothing is sent twice)")
         return notify.about(workspace, current, final)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +21,10 @@ HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJmIC8=\x07 \x9b31m \x90q\x9c [bold]x[/bold] [/foo] [link=file:///etc/passwd]y[/link]"
     " \u202egnp.exe\u202c \u2066iso\u2069 \u200frtl \x08\x08 \r gone \x00 {{ 7 * 7 }} q\na\nACCEPT"
 )
+LINK = "\x1b]8;;file:///etc/passwd\x1b\\click\x1b]8;;\x1b\\ \x9d8;;https://example.org\x9cC1\x9d8;;\x9c"
+UNSEEN = "fi\u200bne fi\u2060ne fi\xadne \ufefffine \u180e \u2063 \U000e0041\U000e0101 \ufff9a\ufffab\ufffb \u2028 \u2029 \x85"
+JOINED = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469"  # words that need their joiners
+LONG = "x" * 100_000 + "\x1b[31m" + "\u202e" * 5_000 + "\n" * 5_000 + "the end"
 QUESTION = "[q]uit ? "
 ALLOWED = {"\n", "\r", "\t"}  # the terminal itself makes CR LF of a line end
 
@@ -51,8 +58,9 @@ class Terminal:
 
 
 @contextmanager
-def reviewing(desk: Desk, *argv: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
+def reviewing(desk: Desk, *argv: str, columns: int = 80) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
         [*BATCHCTL, "review", *argv],
         cwd=desk.path,
@@ -89,8 +97,8 @@ def hostile(bare: Desk) -> Desk:
 
 
 def safe(text: str) -> bool:
-    """Whether a terminal can only show it."""
-    return all(one in ALLOWED or one.isprintable() for one in text) and "\u202e" not in text
+    """Whether a terminal can only show it, and a person sees all of it."""
+    return all(one in ALLOWED or one.isprintable() for one in text) and not set(text) & {"\u202e", "\U000e0101"}
 
 
 def test_hostile_rows_are_only_shown(hostile: Desk) -> None:
@@ -130,6 +138,44 @@ def test_hostile_rows_are_only_shown(hostile: Desk) -> None:
         json.loads(line)["state"] for line in (hostile.directory / "results.jsonl").read_bytes().split(b"\n")[:-1]
     ]
     assert states == ["completed", "completed", "invalid_output"]
+
+
+@pytest.mark.parametrize("columns", [80, 12])
+def test_links_what_cannot_be_seen_and_endless_text_are_shown_as_what_they_are(bare: Desk, columns: int) -> None:
+    rows = [
+        {"message_id": f"M-{number}", "subject": text, "body": "b"} for number, text in enumerate((LINK, UNSEEN, LONG))
+    ]
+    rows.append({"message_id": f"M-{LINK}{UNSEEN}", "subject": JOINED, "body": "b"})
+    bare.write("messages.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    label = {"enum": [LINK + UNSEEN + LONG]}
+    schema = {"type": "object", "properties": {"label": label}, "required": ["label"], "additionalProperties": False}
+    bare.write("schema.json", json.dumps(schema))
+    bare.job(("messages.csv", "messages.jsonl"), more='\n[review]\nwhen = "true"\n')
+    bare.run("run", "--wait", code=3)
+    with reviewing(bare, columns=columns) as (terminal, process):
+        shown = []
+        for _ in rows:
+            shown.append(terminal.until(QUESTION))
+            terminal.type("s")
+        shown.append(terminal.until("Next: "))
+        assert process.wait(PATIENCE_SECONDS) == 3
+    for one in shown:
+        assert safe(one.replace("\u200c", "").replace("\u200d", "")), repr(one)
+        assert len(one) < 20_000, "a bounded part of it"
+    assert "\\x1b]8;;file:///etc/passwd" in shown[0]
+    assert "\\x9d8;;https://example.org" in shown[0]
+    for written in (
+        "fi\\u200bne",
+        "fi\\u2060ne",
+        "fi\\xadne",
+        "\\ufefffine",
+        "\\U000e0041\\U000e0101",
+        "\\u2028",
+        "\\x85",
+    ):
+        assert written in shown[1]
+    assert "more lines" in shown[2]
+    assert JOINED in shown[3]
 
 
 def test_a_terminal_that_goes_away_keeps_what_is_decided(hostile: Desk) -> None:
