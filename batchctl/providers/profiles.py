@@ -18,7 +18,8 @@ RESPONSES, CHAT, EMBEDDINGS, MODERATIONS = "/v1/responses", "/v1/chat/completion
 STATES = dict.fromkeys(("validating", "in_progress", "finalizing", "cancelling"), BatchState.RUNNING)
 STATES |= dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED) | {"failed": BatchState.REFUSED}
 
-# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
+# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11; the last is Groq's
+# spend limit, with status 400: console.groq.com/docs/spend-limits, read 2026-11-21).
 BILLING_CODES = frozenset(
     {
         "insufficient_quota",
@@ -27,8 +28,11 @@ BILLING_CODES = frozenset(
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
+        "blocked_api_access",
     }
 )
+ACCOUNT_CODES = frozenset({"organization_restricted"})
+"""Said with status 400 of an account that may do nothing (Groq, as users report it, 2026-11-21)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from openai.types import Batch
 from batchctl.chunks.splice import cut, escape
 from batchctl.model.batches import BatchState, Refusal, Request
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled, UsageError
-from batchctl.providers.openai import ENDPOINTS, OpenAIBatch, check_address, retry_after, status_of
+from batchctl.providers.http import check_address, retry_after
+from batchctl.providers.openai import ENDPOINTS, OpenAIBatch, status_of
 from batchctl.providers.profiles import STATES
 from tests.conftest import SHARED
 
