@@ -46,6 +46,7 @@ class Traits:
     structured_output: bool = True
     retention: str = ""
     regions: str = "not verified"
+    lacks: tuple[str, ...] = ()  # what it cannot do in batch, as far as no other field says so
     credentials: tuple[str, ...] = ()
 
 

@@ -118,6 +118,7 @@ class AnthropicBatch:
             uploads=False,
             endpoints=(ENDPOINT,),
             retention="results 29 days after creation",
+            lacks=("count rows before the batch has ended", "promise zero data retention for batches"),
             regions="none to choose; a batch belongs to one Workspace",
             credentials=(key_name,),
         )

@@ -112,6 +112,11 @@ class BedrockBatch:
             wire="bedrock",
             endpoints=endpoints_of(model),
             retention="results in your bucket, until you delete them",
+            lacks=(
+                f"take fewer than {LEAST_RECORDS} requests in a batch",
+                "call tools in Converse jobs",
+                "hold models other than Claude to a schema: it is put into words and judged here",
+            ),
             regions="[model] region, that of the bucket; a model may be asked across regions by its profile (us., eu.)",
             credentials=(aws.KEY_ID, aws.SECRET),
         )

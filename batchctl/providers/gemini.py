@@ -86,6 +86,7 @@ class GeminiBatch:
             endpoints=METHODS if model is None else (endpoint_of(model),),
             retention="files 48 hours after upload; result files: not documented",
             regions="none to choose",
+            lacks=("give results of a batch that expired",),
             credentials=(key_name,),
         )
 

@@ -100,6 +100,7 @@ class OpenAIBatch(OpenAIBackground):
             endpoints=profile.endpoints,
             retention=profile.retention,
             regions=profile.regions,
+            lacks=profile.lacks,
             credentials=(variable,),
         )
 

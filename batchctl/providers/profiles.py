@@ -51,6 +51,7 @@ class Profile:
     limits: Limits
     retention: str
     regions: str = "not verified"
+    lacks: tuple[str, ...] = ()
     fenced: bool = False
     paged: bool = True
     methods: bool = True
@@ -73,6 +74,7 @@ OPENAI = Profile(
         source="developers.openai.com/api/docs/guides/batch, read 2026-11-21 (line_bytes: our own bound)",
     ),
     retention="results 30 days",
+    lacks=("promise zero data retention for batches",),
     fenced=True,
     caps=("max_completion_tokens", "max_tokens"),
 )
@@ -82,6 +84,7 @@ COMPATIBLE = replace(
     endpoints=(CHAT, RESPONSES, EMBEDDINGS, MODERATIONS),
     limits=replace(OPENAI.limits, source="those of OpenAI; of other servers of this wire not verified"),
     retention="results: not verified",
+    lacks=("be relied on: what a server takes is not verified",),
     caps=("max_tokens", "max_completion_tokens"),
 )
 AZURE = Profile(
@@ -97,6 +100,7 @@ AZURE = Profile(
     ),
     retention="inputs 30 days, results until they are deleted",
     regions="that of the resource; deployments of the kinds Global-Batch and DataZone-Batch",
+    lacks=("embed in batch", "end a batch after 24 hours: it runs on until it is cancelled"),
     caps=("max_completion_tokens", "max_tokens"),
 )
 MISTRAL = Profile(
@@ -113,6 +117,7 @@ MISTRAL = Profile(
     ),
     retention="results 24 hours after the end",
     regions="by its address: api.mistral.ai, or its eu and us variants",
+    lacks=("keep results longer than 24 hours",),
     methods=False,
     caps=("max_tokens",),
     states={
@@ -135,6 +140,7 @@ TOGETHER = Profile(
         source="docs.together.ai/docs/inference/batch/overview, read 2026-11-21",
     ),
     retention="results 7 days",
+    lacks=("name a batch: it is found by its input file", "count rows while it runs"),
     paged=False,
     methods=False,
     purpose="batch-api",
@@ -153,6 +159,7 @@ VLLM = replace(
     limits=replace(OPENAI.limits, source="our own bounds: vLLM holds a whole file in memory"),
     retention="files until you delete them",
     regions="your own machine",
+    lacks=(),
 )
 BY_HOST: Mapping[str, Profile] = {
     "api.groq.com": replace(

@@ -105,6 +105,7 @@ class VertexBatch:
             wire="google",
             endpoints=METHODS if model is None else (endpoint_of(model),),
             retention="results stay in your bucket; job records: not documented",
+            lacks=("take empty JSON objects in a request", "ask models of other publishers (batchctl does not)"),
             regions="[model] location, that of bucket and dataset; Gemini 3 and later: global",
             credentials=(VARIABLE,),
         )
