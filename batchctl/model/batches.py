@@ -51,6 +51,20 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What one row asks, in the job's words: what `body` turns into a vendor's request. `mode`: native, tool or prompt."""
+
+    endpoint: str
+    model: str
+    prompt: str
+    system: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    mode: str = "native"
+    schema_name: str = "answer"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request before it is a line: what `encode` turns into bytes."""
 

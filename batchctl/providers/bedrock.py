@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from batchctl.model.batches import (
+    Ask,
     BatchState,
     BatchStatus,
     Candidate,
@@ -133,28 +134,8 @@ class BedrockBatch:
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        return body_of(
-            endpoint,
-            model,
-            prompt=prompt,
-            system=system,
-            params=params,
-            schema=schema,
-            mode=mode,
-            schema_name=schema_name,
-        )
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        return body_of(ask)
 
     def encode(self, request: Request) -> bytes:
         return orjson.dumps({"recordId": request.custom_id, "modelInput": request.body})

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import orjson
 
 from batchctl.model.batches import (
+    Ask,
     BatchState,
     BatchStatus,
     Candidate,
@@ -113,43 +114,32 @@ class OpenAIBatch(OpenAIBackground):
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint not in self.profile.endpoints:
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        if ask.endpoint not in self.profile.endpoints:
             raise UsageError(
-                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
+                f"endpoint `{ask.endpoint}` cannot be used in batch with {self.name}",
                 where="[model] endpoint",
                 effect="nothing was written",
                 hint="use one of " + ", ".join(self.profile.endpoints),
             )
-        body: dict[str, Any] = {"model": model}
-        if endpoint in (EMBEDDINGS, MODERATIONS):
-            body["input"] = prompt if system is None else f"{system}\n\n{prompt}"
-            return merged(body, params, OWN), ()
-        chat = endpoint == CHAT
+        body: dict[str, Any] = {"model": ask.model}
+        if ask.endpoint in (EMBEDDINGS, MODERATIONS):
+            body["input"] = ask.prompt if ask.system is None else f"{ask.system}\n\n{ask.prompt}"
+            return merged(body, ask.params, OWN), ()
+        chat = ask.endpoint == CHAT
         caps = self.profile.caps if chat else ("max_output_tokens",)
-        params, told = in_words_of(params, caps=caps, effort=FLAT_EFFORT if chat else NESTED_EFFORT)
+        params, told = in_words_of(ask.params, caps=caps, effort=FLAT_EFFORT if chat else NESTED_EFFORT)
         if chat:
-            messages = [] if system is None else [{"role": "system", "content": system}]
-            body["messages"] = [*messages, {"role": "user", "content": prompt}]
+            messages = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+            body["messages"] = [*messages, {"role": "user", "content": ask.prompt}]
         else:
-            if system is not None:
-                body["instructions"] = system
-            body["input"] = [{"role": "user", "content": prompt}]
+            if ask.system is not None:
+                body["instructions"] = ask.system
+            body["input"] = [{"role": "user", "content": ask.prompt}]
         notes: tuple[str, ...] = ()
-        if schema is not None and mode != "prompt":
-            sent, strict, notes = strict_form(schema)
-            body |= openai_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
+        if ask.schema is not None and ask.mode != "prompt":
+            sent, strict, notes = strict_form(ask.schema)
+            body |= openai_part(sent, strict=strict, chat=chat, tool=ask.mode == "tool", name=ask.schema_name)
         return merged(body, params, OWN), notes + told
 
     def encode(self, request: Request) -> bytes:

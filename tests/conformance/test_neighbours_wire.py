@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batchctl.judging.decide import Judge
 from batchctl.judging.openai import openai_line
 from batchctl.judging.openai_errors import class_of
-from batchctl.model.batches import BatchState, BatchStatus, Refusal
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled, UsageError
 from batchctl.model.rows import Reason, Retry, RowState
 from batchctl.providers import KNOWN, mistral, provider_for, together
@@ -153,14 +153,16 @@ def test_a_recorded_request_of_mistral_is_ours_without_its_model() -> None:
     provider = MistralBatch(api_key=CANARY)
     line = orjson.loads((FIXTURES / "mistral/requests.jsonl").read_bytes())
     body, _ = provider.body(
-        endpoint=CHAT,
-        model="mistral-small-latest",
-        prompt="hi",
-        system=None,
-        params={"max_output_tokens": 100},
-        schema=None,
-        mode="native",
-        schema_name="s",
+        Ask(
+            endpoint=CHAT,
+            model="mistral-small-latest",
+            prompt="hi",
+            system=None,
+            params={"max_output_tokens": 100},
+            schema=None,
+            mode="native",
+            schema_name="s",
+        )
     )
     assert {key: value for key, value in body.items() if key != "model"} == line["body"]
 
@@ -638,8 +640,8 @@ def test_settings_are_sent_in_the_words_of_the_endpoint(
 ) -> None:
     provider = OpenAIBatch(profile=profile, base_url="https://api.example/v1")
     given: dict[str, Any] = {"system": None, "schema": None, "mode": "native", "schema_name": "s"}
-    plain, _ = provider.body(endpoint=endpoint, model="m", prompt="p", params={}, **given)
-    body, notes = provider.body(endpoint=endpoint, model="m", prompt="p", params=params, **given)
+    plain, _ = provider.body(Ask(endpoint=endpoint, model="m", prompt="p", params={}, **given))
+    body, notes = provider.body(Ask(endpoint=endpoint, model="m", prompt="p", params=params, **given))
     assert body == plain | sent
     assert len(notes) == len(params.keys() - sent.keys())
 
@@ -654,14 +656,16 @@ def test_two_names_for_one_setting_are_one_too_many() -> None:
 def test_one_schema_becomes_the_form_of_each(name: str, mode: str) -> None:
     provider = provider_for(name, {"base_url": "https://api.example/v1"})
     body, notes = provider.body(
-        endpoint=CHAT,
-        model="m",
-        prompt="p",
-        system=None,
-        params={},
-        schema={**SCHEMA, "properties": {"label": {"type": "string", "minLength": 2}}},
-        mode=mode,
-        schema_name="answer",
+        Ask(
+            endpoint=CHAT,
+            model="m",
+            prompt="p",
+            system=None,
+            params={},
+            schema={**SCHEMA, "properties": {"label": {"type": "string", "minLength": 2}}},
+            mode=mode,
+            schema_name="answer",
+        )
     )
     part = body["tools"][0]["function"] if mode == "tool" else body["response_format"]["json_schema"]
     assert part["strict"] is True
