@@ -117,7 +117,10 @@ class Model(_Table):
     endpoint: Endpoint | None = Field(
         default=None, description="Left out: the first that `batchctl providers` names for the provider."
     )
-    params: JsonTable = Field(default_factory=dict, description="Passed through to the provider as they are.")
+    params: JsonTable = Field(
+        default_factory=dict,
+        description="Passed to the provider as they are, but for names it has others for: output cap, reasoning effort.",
+    )
     base_url: BaseUrl | None = Field(default=None, description="https, or http on loopback only.")
     region: Text | None = Field(default=None, description="bedrock: AWS region.")
     project: Text | None = Field(default=None, description="openai: project id; vertex: Google Cloud project.")

@@ -18,9 +18,11 @@ _BILLING = frozenset(
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
+        "blocked_api_access",
     )
 )
-"""Codes and types that waiting does not cure (developers.openai.com/api/docs/guides/error-codes, November 2026)."""
+"""Codes and types that waiting does not cure (developers.openai.com/api/docs/guides/error-codes, November 2026; the last:
+console.groq.com/docs/spend-limits, read 2026-11-21)."""
 
 _POLICY = frozenset(
     (

@@ -46,7 +46,22 @@ class Traits:
     structured_output: bool = True
     retention: str = ""
     regions: str = "not verified"
+    lacks: tuple[str, ...] = ()  # what it cannot do in batch, as far as no other field says so
     credentials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one row asks, in the job's words: what `body` turns into a vendor's request. `mode`: native, tool or prompt."""
+
+    endpoint: str
+    model: str
+    prompt: str
+    system: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    mode: str = "native"
+    schema_name: str = "answer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,18 @@ from urllib.parse import quote
 
 import orjson
 
-from batchctl.model.batches import BatchState, BatchStatus, Candidate, Limits, LiveAnswer, Post, Proof, Request, Traits
+from batchctl.model.batches import (
+    Ask,
+    BatchState,
+    BatchStatus,
+    Candidate,
+    Limits,
+    LiveAnswer,
+    Post,
+    Proof,
+    Request,
+    Traits,
+)
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -118,6 +129,7 @@ class AnthropicBatch:
             uploads=False,
             endpoints=(ENDPOINT,),
             retention="results 29 days after creation",
+            lacks=("count rows before the batch has ended", "promise zero data retention for batches"),
             regions="none to choose; a batch belongs to one Workspace",
             credentials=(key_name,),
         )
@@ -133,34 +145,23 @@ class AnthropicBatch:
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint != ENDPOINT:
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        if ask.endpoint != ENDPOINT:
             raise UsageError(
-                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
+                f"endpoint `{ask.endpoint}` cannot be used in batch with {self.name}",
                 where="[model] endpoint",
                 effect="nothing was written",
                 hint="remove it: there is one, " + ENDPOINT,
             )
-        params, notes = _translated(params, model)
-        body: dict[str, Any] = {"model": model, "max_tokens": MAX_TOKENS}
-        if system is not None:
-            body["system"] = system
-        body["messages"] = [{"role": "user", "content": prompt}]
+        params, notes = _translated(ask.params, ask.model)
+        body: dict[str, Any] = {"model": ask.model, "max_tokens": MAX_TOKENS}
+        if ask.system is not None:
+            body["system"] = ask.system
+        body["messages"] = [{"role": "user", "content": ask.prompt}]
         if "max_tokens" not in params:
             notes += (f"max_tokens: {MAX_TOKENS:,}, because [model] params sets none",)
-        if schema is not None and mode != "prompt":
-            part, told = schema_part(schema, tool=mode == "tool", name=schema_name)
+        if ask.schema is not None and ask.mode != "prompt":
+            part, told = schema_part(ask.schema, tool=ask.mode == "tool", name=ask.schema_name)
             body |= part
             notes += told
         return merged(body, params, OWN), notes

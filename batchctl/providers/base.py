@@ -8,7 +8,8 @@ caller that acts on it.
 Adding a provider is adding, under one name, what knows its *wire*:
 
 1. a module here, and its entry in `KNOWN` (`providers/__init__.py`). What modules over HTTP share is in `http.py`, what
-   reduces a JSON Schema to a vendor's dialect in `dialect.py`, what settings are called elsewhere in `params.py`. Where
+   reduces a JSON Schema to a vendor's dialect in `dialect.py`, what settings are called elsewhere in `params.py`, what is
+   known of single models in `capabilities.py`, what both of Google's wires do in `google_batch.py`. Where
    a vendor has the model in its address and not in its requests, the endpoint carries it (`google_body.py`). A server
    that differs from OpenAI in data alone is a `Profile` (`profiles.py`) and needs no module;
 2. a reader in `judging/wires.py`: from a result line to `Extracted`. `Traits.wire` names it; several providers may speak
@@ -27,7 +28,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from batchctl.model.batches import BatchStatus, Candidate, Limits, LiveAnswer, Post, Request, Traits
+from batchctl.model.batches import Ask, BatchStatus, Candidate, Limits, LiveAnswer, Post, Request, Traits
 from batchctl.model.errors import BatchctlError
 from batchctl.providers.server_time import ServerTime
 
@@ -43,21 +44,10 @@ class Provider(Protocol):
         """Hard limits of one batch for `endpoint`."""
         ...
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The request body for one row, and notes on what the vendor cannot enforce of `schema` (pointer: keyword).
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The request body for one row, and notes on what the vendor cannot enforce of the schema (pointer: keyword).
 
-        Called once per run, with placeholders where row text goes: no value may depend on the text of `prompt`.
+        Called once per run, with placeholders where row text goes: no value may depend on the text of the prompt.
         """
         ...
 

@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from batchctl.model.batches import (
+    Ask,
     BatchState,
     BatchStatus,
     Candidate,
@@ -112,6 +113,11 @@ class BedrockBatch:
             wire="bedrock",
             endpoints=endpoints_of(model),
             retention="results in your bucket, until you delete them",
+            lacks=(
+                f"take fewer than {LEAST_RECORDS} requests in a batch",
+                "call tools in Converse jobs",
+                "hold models other than Claude to a schema: it is put into words and judged here",
+            ),
             regions="[model] region, that of the bucket; a model may be asked across regions by its profile (us., eu.)",
             credentials=(aws.KEY_ID, aws.SECRET),
         )
@@ -128,28 +134,8 @@ class BedrockBatch:
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        return body_of(
-            endpoint,
-            model,
-            prompt=prompt,
-            system=system,
-            params=params,
-            schema=schema,
-            mode=mode,
-            schema_name=schema_name,
-        )
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        return body_of(ask)
 
     def encode(self, request: Request) -> bytes:
         return orjson.dumps({"recordId": request.custom_id, "modelInput": request.body})

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from batchctl.model.batches import Ask
 from batchctl.model.errors import UsageError
 from batchctl.providers.anthropic_schema import schema_part
 from batchctl.providers.http import merged
@@ -92,37 +93,28 @@ def endpoints_of(model: str) -> tuple[str, ...]:
     return (CONVERSE,) if family is Family.OTHER and model else (CONVERSE, INVOKE)
 
 
-def body_of(
-    endpoint: str,
-    model: str,
-    *,
-    prompt: str,
-    system: str | None,
-    params: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-    mode: str,
-    schema_name: str,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def body_of(ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body for one row, and notes. `UsageError` for what every row would be refused for."""
-    family = family_of(model)
-    if endpoint not in endpoints_of(model):
+    family = family_of(ask.model)
+    if ask.endpoint not in endpoints_of(ask.model):
         raise UsageError(
-            f"`{model}` cannot be asked by {endpoint} in batch",
+            f"`{ask.model}` cannot be asked by {ask.endpoint} in batch",
             where="[model] endpoint",
             effect="nothing was written",
-            hint="use " + " or ".join(endpoints_of(model)),
+            hint="use " + " or ".join(endpoints_of(ask.model)),
         )
-    params, renamed = _translated(endpoint, family, params)
+    params, renamed = _translated(ask.endpoint, family, ask.params)
+    system = ask.system
     notes: tuple[str, ...] = ()
     shape: dict[str, Any] = {}
-    if schema is not None and mode != "prompt" and family is not Family.TITAN:
-        shape, words, notes = _schema(endpoint, family, model, schema, mode, schema_name)
+    if ask.schema is not None and ask.mode != "prompt" and family is not Family.TITAN:
+        shape, words, notes = _schema(ask, family, ask.schema)
         if words:
             system = words if system is None else f"{system}\n\n{words}"
-    if endpoint == CONVERSE:
-        body = _converse(prompt, system, user_only=family is Family.MISTRAL_TEXT)
+    if ask.endpoint == CONVERSE:
+        body = _converse(ask.prompt, system, user_only=family is Family.MISTRAL_TEXT)
     else:
-        body = _INVOKE[family](prompt, system)
+        body = _INVOKE[family](ask.prompt, system)
         cap = _CAP_OF.get(family)
         if cap in body and cap not in params:
             notes = (f"{cap}: {body[cap]:,}, because [model] params sets none", *notes)
@@ -152,13 +144,11 @@ def _translated(endpoint: str, family: Family, params: Mapping[str, Any]) -> tup
 # --- schemas -------------------------------------------------------------------------------------------------------
 
 
-def _schema(
-    endpoint: str, family: Family, model: str, schema: Mapping[str, Any], mode: str, name: str
-) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+def _schema(ask: Ask, family: Family, schema: Mapping[str, Any]) -> tuple[dict[str, Any], str, tuple[str, ...]]:
     """The schema as members of the body, or as words, and notes."""
-    if mode == "tool":
-        if endpoint == INVOKE and family is Family.ANTHROPIC:
-            part, notes = schema_part(schema, tool=True, name=name)
+    if ask.mode == "tool":
+        if ask.endpoint == INVOKE and family is Family.ANTHROPIC:
+            part, notes = schema_part(schema, tool=True, name=ask.schema_name)
             return part, "", notes
         claude = family is Family.ANTHROPIC
         raise UsageError(
@@ -168,12 +158,12 @@ def _schema(
             effect="nothing was written",
             hint='set [model] endpoint = "InvokeModel"' if claude else 'use mode = "native" or "prompt"',
         )
-    if takes_schema(model):
-        part, notes = schema_part(schema, tool=False, name=name)
-        if endpoint == INVOKE:
+    if takes_schema(ask.model):
+        part, notes = schema_part(schema, tool=False, name=ask.schema_name)
+        if ask.endpoint == INVOKE:
             return part, "", notes
         text = orjson.dumps(part["output_config"]["format"]["schema"]).decode()
-        form = {"type": "json_schema", "structure": {"jsonSchema": {"name": name, "schema": text}}}
+        form = {"type": "json_schema", "structure": {"jsonSchema": {"name": ask.schema_name, "schema": text}}}
         return {"outputConfig": {"textFormat": form}}, "", notes
     plain = {key: value for key, value in schema.items() if key != "$schema"}
     note = "#: this model has no structured output on Bedrock; the schema is sent in words and judged here"

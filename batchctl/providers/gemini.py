@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-import orjson
 
 from batchctl.model.batches import (
     BatchState,
@@ -26,17 +23,15 @@ from batchctl.model.batches import (
     Candidate,
     Limits,
     LineError,
-    LiveAnswer,
     Refusal,
-    Request,
     Traits,
 )
-from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
+from batchctl.model.errors import BatchctlError, OutcomeUnknown
 from batchctl.providers import google_body
+from batchctl.providers.google_batch import METHODS, GoogleBatch
 from batchctl.providers.google_rest import ApiError, Rest, Words, blocks, count_of, listed, outcome
 from batchctl.providers.http import Key, epoch, host, is_local, json_object
 
-METHODS = (google_body.GENERATE, google_body.EMBED)
 _CREATE = {google_body.GENERATE: "batchGenerateContent", google_body.EMBED: "asyncBatchEmbedContent"}
 STATES = {
     "UNSPECIFIED": BatchState.RUNNING,
@@ -57,7 +52,7 @@ BATCHES, FILES, UPLOAD = "/v1beta/batches", "/v1beta/files", "/upload/v1beta/fil
 PAGE_ITEMS = 100
 
 
-class GeminiBatch:
+class GeminiBatch(GoogleBatch):
     """The Gemini wire. `model` is what the job names; it decides the endpoint, which carries it."""
 
     def __init__(
@@ -86,6 +81,7 @@ class GeminiBatch:
             endpoints=METHODS if model is None else (endpoint_of(model),),
             retention="files 48 hours after upload; result files: not documented",
             regions="none to choose",
+            lacks=("give results of a batch that expired",),
             credentials=(key_name,),
         )
 
@@ -98,47 +94,14 @@ class GeminiBatch:
             "our own bounds)",
         )
 
-    # --- codec: no key, no network ----------------------------------------------------------------------------------
+    def endpoint_of(self, model: str) -> str:
+        return endpoint_of(model)
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint != endpoint_of(model):
-            raise UsageError(
-                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
-                where="[model] endpoint",
-                effect="nothing was written",
-                hint="remove it: the model decides",
-            )
-        return google_body.body(
-            model=model,
-            prompt=prompt,
-            system=system,
-            params=params,
-            schema=schema,
-            mode=mode,
-            schema_name=schema_name,
-        )
+    def live_path(self, endpoint: str) -> str:
+        return f"/v1beta/{endpoint}"
 
-    def encode(self, request: Request) -> bytes:
-        return google_body.encode(request.custom_id, request.body)
-
-    def check_line(self, line: bytes, endpoint: str, model: str) -> str | None:
-        if endpoint != endpoint_of(model):
-            return f"endpoint is {endpoint!r}, the batch is for model {model!r}"
-        return google_body.line_problem(line, google_body.method_of(model))
-
-    def live_body(self, line: bytes) -> bytes:
-        return orjson.dumps(orjson.loads(line)["request"])
+    def kept(self, value: Any) -> Any:
+        return self._key.kept(value)
 
     # --- the account ------------------------------------------------------------------------------------------------
 
@@ -246,17 +209,6 @@ class GeminiBatch:
                 raise
             return False
         return True
-
-    def call(self, body: bytes, endpoint: str) -> LiveAnswer:
-        started = time.monotonic()
-        headers = {"Content-Type": "application/json"}
-        try:
-            answer = self._rest.ask("POST", f"/v1beta/{endpoint}", content=body, headers=headers)
-        except ApiError as error:
-            if error.status not in (400, 413, 422) or isinstance(self.outcome(error), NotAllowed):
-                raise
-            return LiveAnswer(error.status, self._key.kept(error.body), time.monotonic() - started)
-        return LiveAnswer(200, self._key.kept(json_object(answer, "POST " + endpoint)), time.monotonic() - started)
 
     # --- what an exception means ------------------------------------------------------------------------------------
 

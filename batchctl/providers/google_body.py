@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from batchctl.model.batches import Ask
 from batchctl.model.errors import UsageError
 from batchctl.providers.google_schema import schema_part
 from batchctl.providers.http import merged
@@ -46,30 +47,21 @@ def method_of(model: str) -> str:
     return EMBED if "embedding" in model else GENERATE
 
 
-def body(
-    *,
-    model: str,
-    prompt: str,
-    system: str | None,
-    params: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-    mode: str,
-    schema_name: str,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
+def body(ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The request for one row, and notes. `UsageError` for what the vendor would refuse in every row."""
-    params, renamed = in_words_of(params, caps=("max_output_tokens", "maxOutputTokens"), effort=NESTED_EFFORT)
-    if method_of(model) == EMBED:
-        text = prompt if system is None else f"{system}\n\n{prompt}"
+    params, renamed = in_words_of(ask.params, caps=("max_output_tokens", "maxOutputTokens"), effort=NESTED_EFFORT)
+    if method_of(ask.model) == EMBED:
+        text = ask.prompt if ask.system is None else f"{ask.system}\n\n{ask.prompt}"
         return merged({"content": {"parts": [{"text": text}]}}, _camel_keys(params), OWN), renamed
     request: dict[str, Any] = {}
-    if system is not None:
-        request["systemInstruction"] = {"parts": [{"text": system}]}
-    request["contents"] = [{"role": "user", "parts": [{"text": prompt}]}]
+    if ask.system is not None:
+        request["systemInstruction"] = {"parts": [{"text": ask.system}]}
+    request["contents"] = [{"role": "user", "parts": [{"text": ask.prompt}]}]
     notes: tuple[str, ...] = ()
-    if schema is not None and mode != "prompt":
-        part, notes = schema_part(schema, tool=mode == "tool", name=schema_name)
+    if ask.schema is not None and ask.mode != "prompt":
+        part, notes = schema_part(ask.schema, tool=ask.mode == "tool", name=ask.schema_name)
         request |= part
-    given, told = _placed(params, model)
+    given, told = _placed(params, ask.model)
     return merged(request, given, OWN), (*renamed, *told, *notes)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import orjson
 
 from batchctl.model.batches import (
+    Ask,
     BatchState,
     BatchStatus,
     Candidate,
@@ -28,17 +29,12 @@ from batchctl.model.batches import (
     LineError,
     LiveAnswer,
     Post,
-    Refusal,
     Request,
     Traits,
 )
 from batchctl.model.errors import (
     BatchctlError,
-    NotAllowed,
-    NotFound,
     OutcomeUnknown,
-    Rejected,
-    Throttled,
     UsageError,
 )
 from batchctl.model.usage import openai_usage
@@ -54,12 +50,12 @@ from batchctl.providers.http import (
     json_object,
     merged,
     not_sent,
-    retry_after,
     whole,
 )
 from batchctl.providers.openai_background import OpenAIBackground
+from batchctl.providers.openai_errors import facts_of, meaning_of, of_account, refusal_of
 from batchctl.providers.params import FLAT_EFFORT, NESTED_EFFORT, in_words_of
-from batchctl.providers.profiles import BILLING_CODES, CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
+from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
 from batchctl.providers.server_time import ServerTime
 from batchctl.providers.strict_schema import openai_part, strict_form
 
@@ -105,6 +101,7 @@ class OpenAIBatch(OpenAIBackground):
             endpoints=profile.endpoints,
             retention=profile.retention,
             regions=profile.regions,
+            lacks=profile.lacks,
             credentials=(variable,),
         )
 
@@ -117,43 +114,32 @@ class OpenAIBatch(OpenAIBackground):
 
     # --- codec: no SDK, no key ------------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint not in self.profile.endpoints:
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        if ask.endpoint not in self.profile.endpoints:
             raise UsageError(
-                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
+                f"endpoint `{ask.endpoint}` cannot be used in batch with {self.name}",
                 where="[model] endpoint",
                 effect="nothing was written",
                 hint="use one of " + ", ".join(self.profile.endpoints),
             )
-        body: dict[str, Any] = {"model": model}
-        if endpoint in (EMBEDDINGS, MODERATIONS):
-            body["input"] = prompt if system is None else f"{system}\n\n{prompt}"
-            return merged(body, params, OWN), ()
-        chat = endpoint == CHAT
+        body: dict[str, Any] = {"model": ask.model}
+        if ask.endpoint in (EMBEDDINGS, MODERATIONS):
+            body["input"] = ask.prompt if ask.system is None else f"{ask.system}\n\n{ask.prompt}"
+            return merged(body, ask.params, OWN), ()
+        chat = ask.endpoint == CHAT
         caps = self.profile.caps if chat else ("max_output_tokens",)
-        params, told = in_words_of(params, caps=caps, effort=FLAT_EFFORT if chat else NESTED_EFFORT)
+        params, told = in_words_of(ask.params, caps=caps, effort=FLAT_EFFORT if chat else NESTED_EFFORT)
         if chat:
-            messages = [] if system is None else [{"role": "system", "content": system}]
-            body["messages"] = [*messages, {"role": "user", "content": prompt}]
+            messages = [] if ask.system is None else [{"role": "system", "content": ask.system}]
+            body["messages"] = [*messages, {"role": "user", "content": ask.prompt}]
         else:
-            if system is not None:
-                body["instructions"] = system
-            body["input"] = [{"role": "user", "content": prompt}]
+            if ask.system is not None:
+                body["instructions"] = ask.system
+            body["input"] = [{"role": "user", "content": ask.prompt}]
         notes: tuple[str, ...] = ()
-        if schema is not None and mode != "prompt":
-            sent, strict, notes = strict_form(schema)
-            body |= openai_part(sent, strict=strict, chat=chat, tool=mode == "tool", name=schema_name)
+        if ask.schema is not None and ask.mode != "prompt":
+            sent, strict, notes = strict_form(ask.schema)
+            body |= openai_part(sent, strict=strict, chat=chat, tool=ask.mode == "tool", name=ask.schema_name)
         return merged(body, params, OWN), notes + told
 
     def encode(self, request: Request) -> bytes:
@@ -365,7 +351,7 @@ class OpenAIBatch(OpenAIBackground):
         try:
             answer = self._sdk.post(endpoint.removeprefix("/v1"), cast_to=object, body=orjson.loads(body))
         except openai.APIStatusError as error:
-            if error.status_code not in ROW_STATUSES:
+            if error.status_code not in ROW_STATUSES or of_account(error.status_code, facts_of(error)):
                 raise
             return LiveAnswer(error.status_code, self._key.kept({"error": error.body}), time.monotonic() - started)
         return LiveAnswer(200, self._key.kept(answer), time.monotonic() - started)
@@ -389,11 +375,13 @@ class OpenAIBatch(OpenAIBackground):
         return Post(self._base_url.rstrip("/") + endpoint.removeprefix("/v1"), headers, key)
 
     def live_error(self, status: int, headers: Mapping[str, str], body: Any) -> BatchctlError | None:
-        if status in ROW_STATUSES:
-            return None
         error = body.get("error", body) if isinstance(body, dict) else None  # Mistral's body is the error itself
         facts = error if isinstance(error, dict) else {}
-        return self._meaning(status, facts, headers, "no reason given", host(self._base_url))
+        if status in ROW_STATUSES and not of_account(status, facts):
+            return None
+        return meaning_of(
+            status, facts, headers, "no reason given", name=self.name, key=self._key, where=host(self._base_url)
+        )
 
     # --- what an exception means ----------------------------------------------------------------------------------
 
@@ -413,41 +401,15 @@ class OpenAIBatch(OpenAIBackground):
         return None
 
     def _status_outcome(self, error: Any, where: str) -> BatchctlError:
-        body = error.body if isinstance(error.body, dict) else {}
-        facts = {**body, "code": getattr(error, "code", None), "type": getattr(error, "type", None)}
-        return self._meaning(int(error.status_code), facts, error.response.headers, str(error.message), where)
-
-    def _meaning(
-        self, status: int, error: Mapping[str, Any], headers: Mapping[str, str], words: str, where: str
-    ) -> BatchctlError:
-        """What an error answer means; `error` is the object of that name in its body, `words` say it otherwise."""
-        code = self._key.hidden_in(str(error.get("code") or ""))[:100]
-        kind = str(error.get("type") or "")
-        said = self._key.hidden_in(str(error.get("message") or words))[:300]
-        text = f"{self.name} answered {status}" + (f" {code}" if code else "") + f": {said}"
-        if status in (401, 403):
-            return NotAllowed(
-                text,
-                where=where,
-                effect="rows stay where they are",
-                hint=f"check the key in `{self._key.variable}` and the project it belongs to",
-            )
-        if status == 404:
-            return NotFound(text, where=where, hint="check the address and that the key belongs to the same project")
-        if status in (400, 413, 422):
-            return Rejected(text, where=where, effect="nothing was billed")
-        if status in (402, 429):
-            if status == 402 or code in BILLING_CODES or kind in BILLING_CODES:
-                return Throttled(
-                    text,
-                    where=where,
-                    billing=True,
-                    effect="no attempt was used; rows stay where they are",
-                    hint="top up or raise the limit at the provider, then run the same command again",
-                    code="billing",
-                )
-            return Throttled(text, where=where, wait_seconds=retry_after(headers))
-        return OutcomeUnknown(text, where=where)
+        return meaning_of(
+            int(error.status_code),
+            facts_of(error),
+            error.response.headers,
+            str(error.message),
+            name=self.name,
+            key=self._key,
+            where=where,
+        )
 
 
 def status_of(batch: Mapping[str, Any], profile: Profile = OPENAI) -> BatchStatus:
@@ -464,7 +426,7 @@ def status_of(batch: Mapping[str, Any], profile: Profile = OPENAI) -> BatchStatu
         batch_id=str(batch.get("id") or ""),
         files=tuple((kind, handle) for kind, handle in files if isinstance(handle, str) and handle),
         counts={k: v for k, v in counts.items() if isinstance(v, int)} if isinstance(counts, dict) else {},
-        refusal=_refusal(complaints) if state is BatchState.REFUSED else None,
+        refusal=refusal_of(complaints) if state is BatchState.REFUSED else None,
         errors=complaints,
         known_word=word in profile.states,
         expires_at=epoch(batch.get("expires_at")),
@@ -482,15 +444,3 @@ def _line_error(one: Mapping[str, Any]) -> LineError:
         line=line if isinstance(line, int) and line > 0 else None,
         param=str(one.get("param") or ""),
     )
-
-
-def _refusal(complaints: tuple[LineError, ...]) -> Refusal:
-    codes = {one.code for one in complaints}
-    if "token_limit_exceeded" in codes:
-        return Refusal.CAPACITY
-    if codes & BILLING_CODES:
-        return Refusal.BILLING
-    # The service at times refuses batches on files it has already processed (seen Aug-Sep 2026): upload again.
-    if any(one.code == "invalid_request" and one.param == "file_id" and one.line is None for one in complaints):
-        return Refusal.ACCESS
-    return Refusal.FILE

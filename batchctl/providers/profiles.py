@@ -18,7 +18,8 @@ RESPONSES, CHAT, EMBEDDINGS, MODERATIONS = "/v1/responses", "/v1/chat/completion
 STATES = dict.fromkeys(("validating", "in_progress", "finalizing", "cancelling"), BatchState.RUNNING)
 STATES |= dict.fromkeys(("completed", "expired", "cancelled"), BatchState.ENDED) | {"failed": BatchState.REFUSED}
 
-# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11).
+# Error codes that no waiting cures (developers.openai.com/api/docs/guides/error-codes, read 2026-11; the last is Groq's
+# spend limit, with status 400: console.groq.com/docs/spend-limits, read 2026-11-21).
 BILLING_CODES = frozenset(
     {
         "insufficient_quota",
@@ -27,8 +28,11 @@ BILLING_CODES = frozenset(
         "project_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
         "billing_hard_limit_reached",
+        "blocked_api_access",
     }
 )
+ACCOUNT_CODES = frozenset({"organization_restricted"})
+"""Said with status 400 of an account that may do nothing (Groq, as users report it, 2026-11-21)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Profile:
     limits: Limits
     retention: str
     regions: str = "not verified"
+    lacks: tuple[str, ...] = ()
     fenced: bool = False
     paged: bool = True
     methods: bool = True
@@ -69,6 +74,7 @@ OPENAI = Profile(
         source="developers.openai.com/api/docs/guides/batch, read 2026-11-21 (line_bytes: our own bound)",
     ),
     retention="results 30 days",
+    lacks=("promise zero data retention for batches",),
     fenced=True,
     caps=("max_completion_tokens", "max_tokens"),
 )
@@ -78,6 +84,7 @@ COMPATIBLE = replace(
     endpoints=(CHAT, RESPONSES, EMBEDDINGS, MODERATIONS),
     limits=replace(OPENAI.limits, source="those of OpenAI; of other servers of this wire not verified"),
     retention="results: not verified",
+    lacks=("be relied on: what a server takes is not verified",),
     caps=("max_tokens", "max_completion_tokens"),
 )
 AZURE = Profile(
@@ -93,6 +100,7 @@ AZURE = Profile(
     ),
     retention="inputs 30 days, results until they are deleted",
     regions="that of the resource; deployments of the kinds Global-Batch and DataZone-Batch",
+    lacks=("embed in batch", "end a batch after 24 hours: it runs on until it is cancelled"),
     caps=("max_completion_tokens", "max_tokens"),
 )
 MISTRAL = Profile(
@@ -109,6 +117,7 @@ MISTRAL = Profile(
     ),
     retention="results 24 hours after the end",
     regions="by its address: api.mistral.ai, or its eu and us variants",
+    lacks=("keep results longer than 24 hours",),
     methods=False,
     caps=("max_tokens",),
     states={
@@ -131,6 +140,7 @@ TOGETHER = Profile(
         source="docs.together.ai/docs/inference/batch/overview, read 2026-11-21",
     ),
     retention="results 7 days",
+    lacks=("name a batch: it is found by its input file", "count rows while it runs"),
     paged=False,
     methods=False,
     purpose="batch-api",
@@ -149,6 +159,7 @@ VLLM = replace(
     limits=replace(OPENAI.limits, source="our own bounds: vLLM holds a whole file in memory"),
     retention="files until you delete them",
     regions="your own machine",
+    lacks=(),
 )
 BY_HOST: Mapping[str, Profile] = {
     "api.groq.com": replace(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import time
 from collections.abc import Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,18 +24,18 @@ from urllib.parse import quote
 import orjson
 
 from batchctl.model.batches import (
+    Ask,
     BatchState,
     BatchStatus,
     Candidate,
     Limits,
     LineError,
-    LiveAnswer,
     Refusal,
-    Request,
     Traits,
 )
-from batchctl.model.errors import BatchctlError, NotAllowed, OutcomeUnknown, UsageError
+from batchctl.model.errors import BatchctlError, OutcomeUnknown, UsageError
 from batchctl.providers import google_body
+from batchctl.providers.google_batch import METHODS, GoogleBatch
 from batchctl.providers.google_bigquery import Tables
 from batchctl.providers.google_credentials import VARIABLE, Credentials, auth_outcome
 from batchctl.providers.google_rest import ApiError, Rest, Words, count_of, listed, outcome
@@ -44,7 +43,6 @@ from batchctl.providers.google_storage import Objects
 from batchctl.providers.http import epoch, host, is_local, json_object
 from batchctl.providers.vertex_places import Bucket, Dataset, Place, inputs_of, output_of
 
-METHODS = (google_body.GENERATE, google_body.EMBED)
 STATES = {
     "JOB_STATE_UNSPECIFIED": BatchState.RUNNING,
     "JOB_STATE_QUEUED": BatchState.RUNNING,
@@ -67,7 +65,7 @@ _LABEL = re.compile(r"[^a-z0-9_-]")
 _PUBLISHED = re.compile(r"publishers/[a-z0-9-]+/models/[A-Za-z0-9@._-]+")
 
 
-class VertexBatch:
+class VertexBatch(GoogleBatch):
     """The Vertex wire. `bucket` says where requests and results are kept, see `vertex_places`."""
 
     def __init__(
@@ -105,6 +103,7 @@ class VertexBatch:
             wire="google",
             endpoints=METHODS if model is None else (endpoint_of(model),),
             retention="results stay in your bucket; job records: not documented",
+            lacks=("take empty JSON objects in a request", "ask models of other publishers (batchctl does not)"),
             regions="[model] location, that of bucket and dataset; Gemini 3 and later: global",
             credentials=(VARIABLE,),
         )
@@ -120,35 +119,12 @@ class VertexBatch:
 
     # --- codec: no key, no network ----------------------------------------------------------------------------------
 
-    def body(
-        self,
-        *,
-        endpoint: str,
-        model: str,
-        prompt: str,
-        system: str | None,
-        params: Mapping[str, Any],
-        schema: Mapping[str, Any] | None,
-        mode: str,
-        schema_name: str,
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        if endpoint != endpoint_of(model):
-            raise UsageError(
-                f"endpoint `{endpoint}` cannot be used in batch with {self.name}",
-                where="[model] endpoint",
-                effect="nothing was written",
-                hint="remove it: the model decides",
-            )
+    def endpoint_of(self, model: str) -> str:
+        return endpoint_of(model)
+
+    def body(self, ask: Ask) -> tuple[dict[str, Any], tuple[str, ...]]:
+        request, notes = super().body(ask)
         self._place.check()
-        request, notes = google_body.body(
-            model=model,
-            prompt=prompt,
-            system=system,
-            params=params,
-            schema=schema,
-            mode=mode,
-            schema_name=schema_name,
-        )
         empty = google_body.empty_object(request)
         if empty is not None:
             raise UsageError(
@@ -159,20 +135,12 @@ class VertexBatch:
             )
         return request, notes
 
-    def encode(self, request: Request) -> bytes:
-        return google_body.encode(request.custom_id, request.body)
-
     def check_line(self, line: bytes, endpoint: str, model: str) -> str | None:
-        if endpoint != endpoint_of(model):
-            return f"endpoint is {endpoint!r}, the batch is for model {model!r}"
-        problem = google_body.line_problem(line, google_body.method_of(model))
+        problem = super().check_line(line, endpoint, model)
         if problem is None and b"{}" in line:
             empty = google_body.empty_object(orjson.loads(line))
             problem = None if empty is None else f"an empty object at {empty}"
         return problem
-
-    def live_body(self, line: bytes) -> bytes:
-        return orjson.dumps(orjson.loads(line)["request"])
 
     # --- the account ------------------------------------------------------------------------------------------------
 
@@ -287,16 +255,8 @@ class VertexBatch:
         else:
             self._place.delete(staged)
 
-    def call(self, body: bytes, endpoint: str) -> LiveAnswer:
-        started = time.monotonic()
-        headers = {"Content-Type": "application/json"}
-        try:
-            answer = self._rest.ask("POST", f"{self._parent()}/{endpoint}", content=body, headers=headers)
-        except ApiError as error:
-            if error.status not in (400, 413, 422) or isinstance(self.outcome(error), NotAllowed):
-                raise
-            return LiveAnswer(error.status, error.body, time.monotonic() - started)
-        return LiveAnswer(200, json_object(answer, "POST " + endpoint), time.monotonic() - started)
+    def live_path(self, endpoint: str) -> str:
+        return f"{self._parent()}/{endpoint}"
 
     # --- what an exception means ------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def _cannot(traits: Traits) -> list[str]:
         (traits.live, "answer single requests: no dry run"),
         (traits.structured_output, "hold answers to a schema: it is judged here"),
     ]
-    return [words for able, words in missing if not able]
+    return [*(words for able, words in missing if not able), *traits.lacks]
 
 
 def _about(name: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _about(name: str) -> dict[str, Any]:
         "live": one.traits.live,
         "retention": one.traits.retention,
         "regions": one.traits.regions,
-        "cannot": _cannot(one.traits),
+        "cannot": [] if name == "emulator" else _cannot(one.traits),
         "credentials": [] if name == "emulator" else list(one.traits.credentials),
         "source": limits.source,
     }

@@ -21,7 +21,7 @@ from batchctl.chunks.verify import verify
 from batchctl.chunks.write import Packed
 from batchctl.files import sha256_of
 from batchctl.ledger.transitions import NewChunk, NewSettings
-from batchctl.model.batches import Limits, Request
+from batchctl.model.batches import Ask, Limits, Request
 from batchctl.model.errors import UsageError
 from batchctl.model.ids import CUSTOM_ID_LENGTH, DIGEST_BYTES
 from batchctl.model.rows import Unusable
@@ -63,14 +63,16 @@ def line_splice(plan: Plan, columns: tuple[str, ...] | None) -> tuple[Splice, tu
     def encode(custom_id: str, texts: Any) -> bytes:
         nonlocal notes
         body, notes = codec.body(
-            endpoint=endpoint,
-            model=model.name,
-            prompt=texts[0],
-            system=texts[1] if moving else fixed_system,
-            params=model.params,
-            schema=None if schema is None else schema.value,
-            mode=plan.job.output.mode,
-            schema_name=plan.job.name.replace("-", "_"),
+            Ask(
+                endpoint=endpoint,
+                model=model.name,
+                prompt=texts[0],
+                system=texts[1] if moving else fixed_system,
+                params=model.params,
+                schema=None if schema is None else schema.value,
+                mode=plan.job.output.mode,
+                schema_name=plan.job.name.replace("-", "_"),
+            )
         )
         return codec.encode(Request(custom_id, endpoint, body))
 

@@ -19,6 +19,7 @@ def test_every_provider_says_what_holds_for_it_and_its_models(name: str) -> None
     (row,) = report.facts["providers"]
     assert row == next(one for one in providers().facts["providers"] if one["provider"] == name)
     assert all(row[key] for key in ("requests", "file_bytes", "line_bytes", "source", "retention", "regions"))
+    assert row["cannot"] or name == "emulator"
     for one in report.facts["models"]:
         assert one["batch"] == "yes"
         assert one["structured_output"] in ("yes", "no", "not verified")

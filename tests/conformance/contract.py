@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchctl.chunks.splice import cut
-from batchctl.model.batches import BatchState, BatchStatus, Proof, Request
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Proof, Request
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -153,7 +153,7 @@ class ProviderContract:
     def body(self, provider: Provider, prompt: str, **more: Any) -> dict[str, Any]:
         endpoint = more.pop("endpoint", self.endpoints[0])
         given = {"system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
-        return provider.body(endpoint=endpoint, model=self.model, prompt=prompt, **given)[0]
+        return provider.body(Ask(endpoint=endpoint, model=self.model, prompt=prompt, **given))[0]
 
     def line(self, provider: Provider, number: int) -> bytes:
         body = self.body(provider, f"question {number}: yes or no?", schema=SCHEMA)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchctl.emulator.anthropic_checks import batch_create, message_params
-from batchctl.model.batches import BatchState, BatchStatus, Proof
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Proof
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -183,7 +183,7 @@ class TestAnthropic(ProviderContract):
 def written(**more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     given = {"system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
     provider = AnthropicBatch(base_url="http://127.0.0.1:1", api_key=CANARY)
-    return provider.body(**{"endpoint": ENDPOINT, "model": "claude-haiku-4-5", "prompt": "p", **given})
+    return provider.body(Ask(**{"endpoint": ENDPOINT, "model": "claude-haiku-4-5", "prompt": "p", **given}))
 
 
 def test_what_the_vendor_needs_is_filled_in_and_told() -> None:

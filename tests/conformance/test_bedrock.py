@@ -20,7 +20,7 @@ from batchctl.emulator.bedrock_checks import create, record_body
 from batchctl.emulator.wire import WireError
 from batchctl.judging.bedrock import bedrock_line
 from batchctl.judging.decide import Judge
-from batchctl.model.batches import BatchState, Refusal, Request
+from batchctl.model.batches import Ask, BatchState, Refusal, Request
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -214,7 +214,7 @@ def test_families_are_told_by_the_model(model: str, family: Family) -> None:
 
 def written(model: str, endpoint: str, **more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     given = {"system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
-    return BedrockBatch(model=model).body(endpoint=endpoint, model=model, prompt=given.pop("prompt", "p"), **given)
+    return BedrockBatch(model=model).body(Ask(endpoint=endpoint, model=model, prompt=given.pop("prompt", "p"), **given))
 
 
 @given(texts=st.tuples(WIDE, WIDE), form=st.sampled_from(FORMS), with_schema=st.booleans(), with_system=st.booleans())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchctl.emulator.google_checks import embed, generate
 from batchctl.emulator.wire import WireError
-from batchctl.model.batches import BatchState, BatchStatus, Refusal
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Refusal
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -190,7 +190,7 @@ class TestGemini(ProviderContract):
 def written(**more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     given = {"model": MODEL, "system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
     provider = GeminiBatch(base_url="http://127.0.0.1:1", api_key=CANARY)
-    return provider.body(endpoint=endpoint_of(given["model"]), prompt="p", **given)
+    return provider.body(Ask(endpoint=endpoint_of(given["model"]), prompt="p", **given))
 
 
 def test_settings_go_where_the_vendor_wants_them() -> None:

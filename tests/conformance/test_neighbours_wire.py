@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from batchctl.judging.decide import Judge
 from batchctl.judging.openai import openai_line
-from batchctl.model.batches import BatchState, BatchStatus, Refusal
+from batchctl.judging.openai_errors import class_of
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled, UsageError
 from batchctl.model.rows import Reason, Retry, RowState
 from batchctl.providers import KNOWN, mistral, provider_for, together
@@ -27,7 +28,7 @@ from batchctl.providers.mistral import MistralBatch
 from batchctl.providers.openai import OpenAIBatch
 from batchctl.providers.openai import status_of as openai_status
 from batchctl.providers.params import FLAT_EFFORT, in_words_of
-from batchctl.providers.profiles import AZURE, BY_HOST, CHAT, COMPATIBLE, EMBEDDINGS, RESPONSES, Profile
+from batchctl.providers.profiles import AZURE, BILLING_CODES, BY_HOST, CHAT, COMPATIBLE, EMBEDDINGS, RESPONSES, Profile
 from batchctl.providers.together import TogetherBatch
 from batchctl.providers.vllm import VllmFiles
 from tests.conformance.contract import CANARY, SCHEMA, TAG, Waits, everything
@@ -152,14 +153,16 @@ def test_a_recorded_request_of_mistral_is_ours_without_its_model() -> None:
     provider = MistralBatch(api_key=CANARY)
     line = orjson.loads((FIXTURES / "mistral/requests.jsonl").read_bytes())
     body, _ = provider.body(
-        endpoint=CHAT,
-        model="mistral-small-latest",
-        prompt="hi",
-        system=None,
-        params={"max_output_tokens": 100},
-        schema=None,
-        mode="native",
-        schema_name="s",
+        Ask(
+            endpoint=CHAT,
+            model="mistral-small-latest",
+            prompt="hi",
+            system=None,
+            params={"max_output_tokens": 100},
+            schema=None,
+            mode="native",
+            schema_name="s",
+        )
     )
     assert {key: value for key, value in body.items() if key != "model"} == line["body"]
 
@@ -318,23 +321,122 @@ def test_a_list_that_ends_too_early_is_no_list() -> None:
         provider.find("file-1", tag=TAG, since=0)
 
 
+MISTRAL_429 = {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "code": "1300"}
+MISTRAL_TIER = {"object": "error", "message": "Service tier capacity exceeded", "type": "invalid_request_error"}
+CUT_OFF = {"message": "Organization has been restricted.", "type": "invalid_request_error"}
+# Each vendor's forms: status, body, what it means for a create, whether it is a matter of money. Sources: the wire
+# contract; console.groq.com/docs/errors and .../spend-limits; docs.together.ai/docs/error-codes; read 2026-11-21.
+FORMS: list[tuple[str, int, Any, type[BatchctlError], bool]] = [
+    ("azure", 401, {"statusCode": 401, "message": "Unauthorized. Access token is missing"}, NotAllowed, False),
+    ("azure", 401, {"error": {"code": "401", "message": "Access denied due to invalid key"}}, NotAllowed, False),
+    ("azure", 403, {"error": {"code": "403", "message": "Access denied due to Virtual Network"}}, NotAllowed, False),
+    ("azure", 404, {"error": {"code": "DeploymentNotFound", "message": "no deployment"}}, NotFound, False),
+    ("azure", 404, {"error": {"code": "404", "message": "Resource not found"}}, NotFound, False),
+    ("azure", 400, {"error": {"code": "invalidPayload", "message": "bad"}}, Rejected, False),
+    ("azure", 429, {"error": {"code": "429", "message": "Requests have exceeded the limit"}}, Throttled, False),
+    ("azure", 429, {"error": {"code": "insufficient_quota", "type": "insufficient_quota"}}, Throttled, True),
+    ("azure", 500, {"error": {"code": "InternalServerError", "message": "try later"}}, OutcomeUnknown, False),
+    ("azure", 503, "<html>Service Unavailable</html>", OutcomeUnknown, False),
+    ("mistral", 401, {"message": "Unauthorized", "request_id": "1"}, NotAllowed, False),
+    ("mistral", 401, {"detail": "Unauthorized"}, NotAllowed, False),
+    ("mistral", 402, {"error": {"message": "Payment required", "type": "credit_limit"}}, Throttled, True),
+    ("mistral", 422, {"object": "error", "message": {"detail": []}, "type": "invalid_request_error"}, Rejected, False),
+    ("mistral", 422, {"detail": [{"loc": ["body"], "msg": "missing"}]}, Rejected, False),
+    ("mistral", 429, MISTRAL_429, Throttled, False),
+    ("mistral", 429, MISTRAL_TIER, Throttled, False),
+    ("mistral", 529, {"error": "overloaded"}, OutcomeUnknown, False),
+    ("together", 400, {"error": {"message": "bad", "type": "invalid_request_error"}}, Rejected, False),
+    ("together", 401, {"error": {"message": "no", "code": "invalid_api_key"}}, NotAllowed, False),
+    ("together", 402, {"error": {"message": "Credit limit exceeded", "type": "credit_limit"}}, Throttled, True),
+    ("together", 402, "", Throttled, True),
+    ("together", 403, {"error": {"message": "no access", "type": "invalid_request_error"}}, NotAllowed, False),
+    ("together", 404, {"error": {"message": "no model", "code": "model_not_available"}}, NotFound, False),
+    ("together", 429, {"error": {"message": "slow down", "type": "rate_limit"}}, Throttled, False),
+    ("together", 503, {"error": {"message": "overloaded", "type": "service_unavailable"}}, OutcomeUnknown, False),
+    ("together", 524, "", OutcomeUnknown, False),
+    ("groq", 400, {"error": {"message": "bad", "type": "invalid_request_error"}}, Rejected, False),
+    ("groq", 400, {"error": {"message": "Spend limit", "code": "blocked_api_access"}}, Throttled, True),
+    ("groq", 400, {"error": {**CUT_OFF, "code": "organization_restricted"}}, NotAllowed, False),
+    ("groq", 401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}}, NotAllowed, False),
+    ("groq", 403, {"error": {"message": "no", "type": "permissions_error"}}, NotAllowed, False),
+    ("groq", 404, {"error": {"message": "no model", "code": "model_not_found"}}, NotFound, False),
+    ("groq", 413, {"error": {"message": "too large", "code": "rate_limit_exceeded"}}, Rejected, False),
+    ("groq", 422, {"error": {"message": "no", "type": "invalid_request_error"}}, Rejected, False),
+    ("groq", 429, {"error": {"type": "tokens", "code": "rate_limit_exceeded"}}, Throttled, False),
+    ("groq", 498, {"error": {"message": "capacity", "code": "capacity_exceeded"}}, OutcomeUnknown, False),
+    ("groq", 500, {"error": {"message": "sorry", "code": "blocked_api_access"}}, OutcomeUnknown, False),
+]
+
+
+def neighbour(vendor: str) -> Any:
+    if vendor == "azure":
+        return AzureBatch(base_url="https://res.openai.azure.com", api_key=CANARY)
+    if vendor == "groq":
+        return OpenAIBatch(profile=GROQ, base_url="https://api.groq.com/openai/v1", api_key=CANARY)
+    return {"mistral": MistralBatch, "together": TogetherBatch}[vendor](api_key=CANARY)
+
+
+def answer_of(status: int, body: Any, **headers: str) -> httpx2.Response:
+    given = {"content": body.encode()} if isinstance(body, str) else {"json": body}
+    return httpx2.Response(status, headers=headers, **given)
+
+
+@pytest.mark.parametrize(("vendor", "status", "body", "kind", "billing"), FORMS)
+def test_errors_in_each_vendors_forms(
+    vendor: str, status: int, body: Any, kind: type[BatchctlError], billing: bool
+) -> None:
+    said = answer_of(status, body, **{"retry-after": "7"})
+    with answering(neighbour(vendor), lambda _: said) as provider, pytest.raises(kind) as raised:
+        Guarded(provider, sleep=Waits()).create("f", endpoint=CHAT, tag=TAG, run="r", chunk=1)
+    assert type(raised.value) is kind
+    assert getattr(raised.value, "billing", False) is billing
+    if kind is Throttled and not billing:
+        assert raised.value.wait_seconds == 7
+    assert CANARY not in everything(raised.value)
+
+
+@pytest.mark.parametrize(("vendor", "status", "body", "kind", "billing"), FORMS)
+def test_one_live_request_is_a_row_only_where_the_error_is_about_it(
+    vendor: str, status: int, body: Any, kind: type[BatchctlError], billing: bool
+) -> None:
+    """Money and keys are everybody's: told as such by either way of asking, or the next row would only meet the same."""
+    said = answer_of(status, body)
+    with answering(neighbour(vendor), lambda _: said) as provider:
+        error = provider.live_error(status, {}, body)
+        if kind is Rejected or status == 498:
+            assert error is None
+            assert provider.call(b"{}", CHAT).status == status
+            return
+        assert (type(error), getattr(error, "billing", False)) == (kind, billing)
+        with pytest.raises(openai.APIStatusError) as raised:
+            provider.call(b"{}", CHAT)
+        meant = provider.outcome(raised.value)
+    assert (type(meant), getattr(meant, "billing", False)) == (kind, billing)
+
+
+def test_the_judge_and_the_providers_know_the_same_codes_of_money() -> None:
+    for code in BILLING_CODES:
+        assert class_of(400, code, "") == (Reason.PROVIDER, Retry.BILLING)
+
+
 @pytest.mark.parametrize(
-    ("status", "body", "kind"),
+    ("code", "refusal"),
     [
-        (401, {"message": "Unauthorized", "request_id": "1"}, NotAllowed),
-        (402, {"error": {"message": "Payment required", "type": "credit_limit"}}, Throttled),
-        (422, {"object": "error", "message": {"detail": []}, "type": "invalid_request_error"}, Rejected),
-        (422, {"detail": [{"loc": ["body"], "msg": "missing"}]}, Rejected),
-        (429, {"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "code": "1300"}, Throttled),
-        (529, {"error": "overloaded"}, OutcomeUnknown),
+        ("token_limit_exceeded", Refusal.CAPACITY),
+        ("input_modified", Refusal.ACCESS),
+        ("input_no_permissions", Refusal.ACCESS),
+        ("too_many_tasks", Refusal.FILE),
+        ("url_mismatch", Refusal.FILE),
+        ("model_mismatch", Refusal.FILE),
+        ("model_not_found", Refusal.FILE),
+        ("empty_file", Refusal.FILE),
+        ("duplicate_custom_id", Refusal.FILE),
+        ("insufficient_quota", Refusal.BILLING),
     ],
 )
-def test_errors_in_other_forms(status: int, body: Any, kind: type[BatchctlError]) -> None:
-    answer = httpx2.Response(status, json=body)
-    with answering(MistralBatch(api_key=CANARY), lambda _: answer) as provider, pytest.raises(kind) as raised:
-        Guarded(provider, sleep=Waits()).create("f", endpoint=CHAT, tag=TAG, run="r", chunk=1)
-    assert getattr(raised.value, "billing", False) is (status == 402)
-    assert CANARY not in everything(raised.value)
+def test_a_batch_that_azure_refuses_says_whether_its_file_is_wrong(code: str, refusal: Refusal) -> None:
+    errors = {"object": "list", "data": [{"code": code, "message": "m", "line": None, "param": None}]}
+    assert openai_status({"id": "b", "status": "failed", "errors": errors}, AZURE).refusal is refusal
 
 
 JSON = st.recursive(
@@ -538,8 +640,8 @@ def test_settings_are_sent_in_the_words_of_the_endpoint(
 ) -> None:
     provider = OpenAIBatch(profile=profile, base_url="https://api.example/v1")
     given: dict[str, Any] = {"system": None, "schema": None, "mode": "native", "schema_name": "s"}
-    plain, _ = provider.body(endpoint=endpoint, model="m", prompt="p", params={}, **given)
-    body, notes = provider.body(endpoint=endpoint, model="m", prompt="p", params=params, **given)
+    plain, _ = provider.body(Ask(endpoint=endpoint, model="m", prompt="p", params={}, **given))
+    body, notes = provider.body(Ask(endpoint=endpoint, model="m", prompt="p", params=params, **given))
     assert body == plain | sent
     assert len(notes) == len(params.keys() - sent.keys())
 
@@ -554,14 +656,16 @@ def test_two_names_for_one_setting_are_one_too_many() -> None:
 def test_one_schema_becomes_the_form_of_each(name: str, mode: str) -> None:
     provider = provider_for(name, {"base_url": "https://api.example/v1"})
     body, notes = provider.body(
-        endpoint=CHAT,
-        model="m",
-        prompt="p",
-        system=None,
-        params={},
-        schema={**SCHEMA, "properties": {"label": {"type": "string", "minLength": 2}}},
-        mode=mode,
-        schema_name="answer",
+        Ask(
+            endpoint=CHAT,
+            model="m",
+            prompt="p",
+            system=None,
+            params={},
+            schema={**SCHEMA, "properties": {"label": {"type": "string", "minLength": 2}}},
+            mode=mode,
+            schema_name="answer",
+        )
     )
     part = body["tools"][0]["function"] if mode == "tool" else body["response_format"]["json_schema"]
     assert part["strict"] is True

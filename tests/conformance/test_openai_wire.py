@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from openai.types import Batch
 
 from batchctl.chunks.splice import cut, escape
-from batchctl.model.batches import BatchState, Refusal, Request
+from batchctl.model.batches import Ask, BatchState, Refusal, Request
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled, UsageError
-from batchctl.providers.openai import ENDPOINTS, OpenAIBatch, check_address, retry_after, status_of
+from batchctl.providers.http import check_address, retry_after
+from batchctl.providers.openai import ENDPOINTS, OpenAIBatch, status_of
 from batchctl.providers.profiles import STATES
 from tests.conftest import SHARED
 
@@ -178,14 +179,16 @@ def test_a_spliced_line_is_the_encoded_line(endpoint: str, prompt: str, system: 
 
     def encode(custom_id: str, texts: Any) -> bytes:
         body, _ = one.body(
-            endpoint=endpoint,
-            model="m",
-            prompt=texts[0],
-            system=texts[1],
-            params={"temperature": 0},
-            schema={"type": "object", "properties": {}, "required": []},
-            mode="native",
-            schema_name="s",
+            Ask(
+                endpoint=endpoint,
+                model="m",
+                prompt=texts[0],
+                system=texts[1],
+                params={"temperature": 0},
+                schema={"type": "object", "properties": {}, "required": []},
+                mode="native",
+                schema_name="s",
+            )
         )
         return one.encode(Request(custom_id, endpoint, body))
 

@@ -18,7 +18,7 @@ from batchctl.emulator.google_checks import embed
 from batchctl.emulator.vertex_batch import checked
 from batchctl.emulator.wire import WireError
 from batchctl.judging.google import google_line
-from batchctl.model.batches import BatchState, BatchStatus, Refusal
+from batchctl.model.batches import Ask, BatchState, BatchStatus, Refusal
 from batchctl.model.errors import (
     BatchctlError,
     NotAllowed,
@@ -263,7 +263,7 @@ def provider_at(**more: Any) -> VertexBatch:
 
 def written(**more: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     given = {"model": MODEL, "system": None, "params": {}, "schema": None, "mode": "native", "schema_name": "t"} | more
-    return provider_at().body(endpoint=endpoint_of(given["model"]), prompt="p", **given)
+    return provider_at().body(Ask(endpoint=endpoint_of(given["model"]), prompt="p", **given))
 
 
 def test_what_is_written_passes_the_emulators_check() -> None:
@@ -301,14 +301,16 @@ def test_a_bucket_is_needed(bucket: str) -> None:
     provider = provider_at(bucket=bucket)
     with pytest.raises(UsageError) as raised:
         provider.body(
-            endpoint=ENDPOINT,
-            model=MODEL,
-            prompt="p",
-            system=None,
-            params={},
-            schema=None,
-            mode="native",
-            schema_name="t",
+            Ask(
+                endpoint=ENDPOINT,
+                model=MODEL,
+                prompt="p",
+                system=None,
+                params={},
+                schema=None,
+                mode="native",
+                schema_name="t",
+            )
         )
     assert raised.value.where == ("[model] bucket",)
 
