@@ -92,6 +92,9 @@ class RowBatch:
     def __len__(self) -> int:
         return len(self.given)
 
+    def part(self, start: int, end: int) -> RowBatch:
+        return RowBatch(self.first + start, self.given[start:end])
+
 
 class Reader(Protocol):
     """One file of rows."""

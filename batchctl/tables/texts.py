@@ -27,5 +27,8 @@ class Texts:
         cells = [column.to_pylist() for column in self.columns]
         return (dict(zip(names, row)) for row in zip(*cells))  # noqa: B905  same lengths: columns of one table
 
+    def __getitem__(self, rows: slice) -> Texts:
+        return Texts(self.names, tuple(column[rows] for column in self.columns))
+
     def column(self, name: str) -> pa.StringArray:
         return self.columns[self.names.index(name)]

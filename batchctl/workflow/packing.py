@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -52,6 +52,9 @@ from batchctl.workflow.requests import (
 )
 from batchctl.workflow.rules import row_filter
 from batchctl.workflow.workspace import Plan, Workspace
+
+HELD_BYTES = 4 << 20
+PROBED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Packing:
         self.filtered = 0  # rows that [source] where leaves out
         self.rows_sha256 = ""
         self._all_rows = hashlib.sha256()
+        self._widest = 0  # bytes of a request, on average, in the block where they were longest
         self.rejects = rejects
         self.id_columns = plan.job.source.id
         _check_id_columns(self.id_columns, source, plan)
@@ -152,13 +156,15 @@ class Packing:
         encode_texts = column_encoder(self.splice, self.limits.line_bytes)
         by_column = self.chosen is None and not self.from_file
         with self._packer(directory) as packer:
-            for batch in self.source.batches():
+            for batch in self._small(self.source.batches()):
                 encoded = encode_texts(batch.texts) if by_column and batch.texts is not None else None
                 if encoded is not None and batch.texts is not None:
                     ids = self._ids_of_texts(batch.texts, encoded)
-                    packer.add_block(self._block(range(batch.first, batch.first + len(batch)), ids, encoded))
+                    block = self._block(range(batch.first, batch.first + len(batch)), ids, encoded)
                 else:
-                    packer.add_block(self._of_rows(batch, encode_rows))
+                    block = self._of_rows(batch, encode_rows)
+                packer.add_block(block)
+                self._widest = max(self._widest, len(arrays.data_of(block.middles)) // max(1, len(block)))
                 self.seen = batch.first + len(batch)
                 if max_rows is not None and self.seen > max_rows:
                     raise ConsentMissing(
@@ -169,6 +175,15 @@ class Packing:
                     )
                 self.workspace.options.progress("prepare", self.seen, 0)
         return packer.chunks
+
+    def _small(self, given: Iterable[RowBatch]) -> Iterator[RowBatch]:
+        """Batches of which the requests take a few megabytes, however long the prompt is that each row gets."""
+        for batch in given:
+            start = 0
+            while start < len(batch):
+                step = max(1, HELD_BYTES // self._widest) if self._widest else PROBED_ROWS
+                yield batch.part(start, start + step) if start or step < len(batch) else batch
+                start += step
 
     def _of_rows(self, batch: RowBatch, encode: Callable[[list[Any]], Encoded]) -> Block:
         """A batch whose rows are looked at one by one; those that cannot become a request are set aside."""

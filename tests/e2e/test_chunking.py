@@ -71,3 +71,12 @@ def at_once(job: JobFolder) -> int:
     begun = {chunk: seq for seq, chunk, became in events if became == "intent"}
     ended = {chunk: seq for seq, chunk, became in events if became == "ended"}
     return most_at_once([(begun[chunk], ended[chunk]) for chunk in begun])
+
+
+def test_a_long_prompt_does_not_take_memory_for_every_row(job: JobFolder) -> None:
+    """Each of 4,000 rows gets 60 kB of examples: 240 MB of requests, a few of which are held at once."""
+    job.write()
+    write_rows(job.path / "rows.csv", 4_000)
+    short = peak_mb(job, "prepare")
+    (job.path / "prompt.md").write_text("An example of what is asked. " * 2_000 + "\n{{ text }}\n")
+    assert peak_mb(job, "prepare") < short + 100
