@@ -435,6 +435,24 @@ MUTATIONS = (
         ),
         ("tests/publish/test_services.py::test_published_twice_and_killed_anywhere_is_published_once",),
     ),
+    Mutation(
+        "a dry run asks again what a killed one asked",
+        "P1 P22",
+        (("batchctl/workflow/dry_run.py", "avoid = lost - stored.keys()", "avoid = set[str]()"),),
+        ("tests/faults/test_money.py::test_a_killed_dry_run_pays_for_no_row_twice",),
+    ),
+    Mutation(
+        "a stop for a deadline ends with the command that decided it",
+        "P13",
+        (("batchctl/workflow/deadline.py", "if run.stopped and run.risk == STOP:", "if False:"),),
+        ("tests/e2e/test_deadline.py::test_a_stop_that_was_killed_is_carried_out",),
+    ),
+    Mutation(
+        "a second batch costs nothing",
+        "P23",
+        (("batchctl/workflow/money.py", "if extra := twice.get(chunk.number):", "if extra := 0:"),),
+        ("tests/faults/test_money.py::test_a_second_batch_with_our_mark_counts_with_the_most_it_can_cost",),
+    ),
 )
 
 

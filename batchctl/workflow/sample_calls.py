@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import orjson
@@ -28,9 +28,13 @@ from batchctl.workflow.workspace import Plan, Workspace
 
 NAME = "dry-run.jsonl"
 AT_ONCE = 8
+DRAIN_SECONDS = 4.0
 THROTTLED_TRIES = 5
 REFUSED, LOST = -1, 0
 """Statuses of calls without an answer: certainly not acted upon, and nobody knows."""
+
+
+Answer = Future[dict[str, Any]]
 
 
 class SampleCalls:
@@ -62,42 +66,63 @@ class SampleCalls:
 
     def ask(self, provider: Guarded, fresh: list[Sampled]) -> dict[str, Any]:
         """One live call for each; answers are on disk before they are counted."""
-        answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {}
+        self.failure: BatchctlError | None = None
         if not fresh:
-            return answers
-        most = self._most(fresh)
+            return self.answers
+        waiting = deque(zip(fresh, self._most(fresh), strict=True))
+        under_way: dict[Answer, Sampled] = {}
         pool = ThreadPoolExecutor(AT_ONCE)
-        under_way: deque[tuple[Sampled, Future[dict[str, Any]]]] = deque()
-        failure: BatchctlError | None = None
         try:
             with open_private(self.path, append=True) as out:
-                for one, bound in [*zip(fresh, most, strict=True), *[(None, None)] * AT_ONCE]:
-                    if one is not None and failure is None:
-                        self.workspace.still_ours()
-                        with self.workspace.ledger.transaction() as db:  # on record before it leaves
-                            live_calls.open_calls(db, self.run.id, self.run.settings, "dry-run", [(one.key, bound)])
-                        under_way.append((one, pool.submit(self._call, provider, one)))
-                        crash_point("S1")
-                    if not under_way or (one is not None and failure is None and len(under_way) < AT_ONCE):
-                        continue
-                    sampled, future = under_way.popleft()
-                    try:
-                        answer = future.result()
-                    except BatchctlError as error:  # no further calls; what is under way may be paid, so it is kept
-                        failure = failure or error
-                        answer = {"key": sampled.key, "status": REFUSED}
-                    else:
-                        self._keep(out, answer)
-                        crash_point("S2")
-                        answers[sampled.key] = answer
-                    with self.workspace.ledger.transaction() as db:
-                        self._close(db, answer)
-                    self.workspace.options.progress("dry-run", len(answers), len(fresh))
+                try:
+                    while under_way or (waiting and self.failure is None):
+                        while waiting and self.failure is None and len(under_way) < AT_ONCE:
+                            one, bound = waiting.popleft()
+                            self._open(one, bound)
+                            under_way[pool.submit(self._call, provider, one)] = one
+                            crash_point("S1")
+                        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                            self._record(out, under_way[future], future)
+                            del under_way[future]
+                            self.workspace.options.progress("dry-run", len(self.answers), len(fresh))
+                except BaseException as stopped:
+                    if not isinstance(stopped, Exception):  # a signal; a second one ends the process at once
+                        self._drain(out, under_way)
+                    raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for slow answers
-        if failure is not None:
-            raise failure
-        return answers
+        if self.failure is not None:
+            raise self.failure
+        return self.answers
+
+    def _open(self, one: Sampled, bound: int | None) -> None:
+        """A call on record, before it leaves."""
+        self.workspace.still_ours()
+        with self.workspace.ledger.transaction() as db:
+            live_calls.open_calls(db, self.run.id, self.run.settings, "dry-run", [(one.key, bound)])
+
+    def _record(self, out: Any, one: Sampled, future: Answer) -> None:
+        """What came back to disk, then into the books. A failure ends the sending; what is under way is still kept."""
+        try:
+            answer = future.result()
+        except BatchctlError as error:
+            self.failure = self.failure or error
+            answer = {"key": one.key, "status": REFUSED}
+        else:
+            self._keep(out, answer)
+            crash_point("S2")
+            self.answers[one.key] = answer
+        with self.workspace.ledger.transaction() as db:
+            self._close(db, answer)
+
+    def _drain(self, out: Any, under_way: dict[Answer, Sampled]) -> None:
+        """After a signal: record what comes within seconds, for it is paid. Nothing more is sent."""
+        done = wait(under_way, timeout=DRAIN_SECONDS).done
+        still_open = asked.open_samples(self.workspace.ledger.db, self.run.id)
+        for future in done:
+            if under_way[future].key in still_open:
+                self._record(out, under_way[future], future)
 
     def _most(self, fresh: list[Sampled]) -> list[int | None]:
         """What each call can cost at most. Raises `BudgetReached` when together they could break the budget."""
@@ -130,8 +155,8 @@ class SampleCalls:
             except Throttled as error:
                 if error.billing or turn == THROTTLED_TRIES - 1:
                     raise
-                wait = error.wait_seconds if error.wait_seconds is not None else 2.0**turn
-                self.workspace.options.sleep(min(30.0, wait) * provider.waits)
+                pause = error.wait_seconds if error.wait_seconds is not None else 2.0**turn
+                self.workspace.options.sleep(min(30.0, pause) * provider.waits)
         raise AssertionError("unreachable")
 
     def _keep(self, out: Any, answer: dict[str, Any]) -> None:

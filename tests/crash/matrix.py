@@ -43,7 +43,7 @@ CAPPED = 'provider = "openai"\nname = "gpt-5.4-mini"\nparams = { max_output_toke
 LIVE_TAIL = 'deadline = "2026-01-01T00:00:00Z"\non_deadline_risk = "live-tail"'
 FEW = ROWS[:4]
 JOBS_PER_PROVIDER = 80
-STORAGE, FINE, MISSED, UNKNOWN = 12, 0, 7, 11
+STORAGE, FINE, ATTENTION, MISSED, UNKNOWN = 12, 0, 3, 7, 11
 _numbers = itertools.count(1)
 
 
@@ -172,14 +172,19 @@ def _first(job: JobFolder, env: Mapping[str, str], good: int) -> tuple[Done | No
 
 
 def _carried_on(job: JobFolder, rows: Sequence[str]) -> list[str]:
-    """The same command until all is done; calls that a kill left without an answer are given up and asked again."""
+    """The same command until all is done; calls that a kill left without an answer are given up and asked again.
+
+    A row that was given up may be one that has no answer for the second time, and then waits for a person.
+    """
+    given_up = False
     try:
         for _ in range(6):
             done = job.run("run", "--wait")
             if done.code == UNKNOWN:
+                given_up = True
                 job.run("resolve", "--abandon")
                 job.run("rerun", "--wait")
-            elif done.code in (FINE, MISSED):
+            elif done.code in (FINE, MISSED) or (given_up and done.code == ATTENTION):
                 break
         else:
             return [f"not carried on: {done}"]
@@ -188,7 +193,9 @@ def _carried_on(job: JobFolder, rows: Sequence[str]) -> list[str]:
     found = harms(job, rows) + misbooked(job) + misplaced(job)
     states = {one["state"] for one in job.lines("results.jsonl")} if not found else set()
     ended = "published" if "[[publish]]" in (job.path / "job.toml").read_text() else "completed"
-    return found or [f"lost: rows ended as {sorted(states)}"] * (states != {ended})
+    if given_up:
+        states.discard("review_required")
+    return found or [f"lost: rows ended as {sorted(states)}"] * (not states <= {ended})
 
 
 def _struck_call(log: Path) -> str:

@@ -5,9 +5,11 @@ The sample is fixed by the calls of a run: one of each kind of call on each kind
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.crash.matrix import MODES, Bench
+from tests.crash.matrix import MODES, Bench, shim
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +67,16 @@ def test_the_clock_jumps_at_a_call(bench: Bench, calls: list[str]) -> None:
 def test_a_disk_error_at_a_call(bench: Bench, calls: list[str], mode: str) -> None:
     able = [line for line in calls if mode != "short" or line.split()[1] in ("write", "pwrite")]
     assert struck(bench, sample(able, 4, first=5), MODES[mode])
+
+
+@pytest.mark.parametrize("kind", ["live", pytest.param("tail", marks=pytest.mark.slow)])
+def test_killed_at_a_call_of_a_job_that_asks_row_by_row(kind: str, tmp_path: Path) -> None:
+    """With a dry run before it, or a batch that is cancelled for it, and two targets behind it."""
+    preload = shim(tmp_path)
+    if preload is None:
+        pytest.skip("needs a C compiler")
+    bench = Bench(tmp_path / "bench", preload, kind)
+    try:
+        assert struck(bench, sample(bench.calls(), 5, first=20), MODES["kill"]) > 3
+    finally:
+        bench.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -161,6 +162,22 @@ def test_a_killed_dry_run_pays_for_no_row_twice(
     assert Decimal(cost["usd"]) <= job.books.live_usd <= Decimal(cost["usd_at_most"])
     assert cost["unmetered"] == lost
     assert job.run("dry-run", "--json", code=0).json["calls"] == 0  # and the same rows again
+
+
+def test_a_signal_during_a_dry_run_keeps_the_answers_that_are_there(new_job: NewJob, new_provider: NewProvider) -> None:
+    provider = new_provider()
+    job = new_job(provider, rows=30, sample='rows = 12\nmin_valid = "100%"', model=MODEL)
+    job.run("prepare", code=0)
+    provider.fault("POST /v1/responses", "hang", nth=1, seconds=60)
+    process = job.start("dry-run")
+    until(lambda: len(provider.calls("POST", "/v1/responses")) >= 11)
+    process.signal(signal.SIGTERM)
+    assert process.wait().code == 143
+    provider.clear_faults()
+    done = job.run("dry-run", "--json", code=0)
+    assert (done.json["sample"], done.json["calls"]) == (12, 1)
+    assert job.status()["cost"]["unmetered"] == 1
+    assert set(bought_live(job).values()) == {1}
 
 
 def test_a_sample_that_lost_every_answer_is_not_asked_again(new_job: NewJob, provider: Provider) -> None:
