@@ -414,6 +414,18 @@ MUTATIONS = (
         ("tests/e2e/test_purge.py::test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice",),
     ),
     Mutation(
+        "an expression may take for ever",
+        "P17",
+        (("batchctl/judging/cel_bounds.py", "        if self._left < 0:", "        if False:"),),
+        ("tests/unit/judging/test_rules.py::test_an_expression_that_explodes_ends_with_a_reason",),
+    ),
+    Mutation(
+        "an upsert leaves out what changed",
+        "P21",
+        (("batchctl/workflow/unsent.py", "if there.get(place) != judged)", "if place not in there)"),),
+        ("tests/publish/test_files.py::test_an_answer_that_changed_is_sent_again",),
+    ),
+    Mutation(
         "purge leaves the journal",
         "P29",
         (("batchctl/workflow/purge.py", "    ledger.compact_journal()\n", ""),),

@@ -18,7 +18,11 @@ def _openai(name: str, settings: Settings) -> Provider:
     from batchctl.providers.openai import OpenAIBatch
 
     return OpenAIBatch(
-        name=name, organization=settings.get("organization"), project=settings.get("project"), **_reached(settings)
+        name=name,
+        organization=settings.get("organization"),
+        project=settings.get("project"),
+        keep_seconds=settings.get("keep_seconds"),
+        **_reached(settings),
     )
 
 

@@ -55,7 +55,7 @@ from batchctl.providers.http import (
 from batchctl.providers.openai_background import OpenAIBackground
 from batchctl.providers.openai_errors import facts_of, meaning_of, of_account, refusal_of
 from batchctl.providers.params import FLAT_EFFORT, NESTED_EFFORT, in_words_of
-from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile
+from batchctl.providers.profiles import CHAT, EMBEDDINGS, MODERATIONS, OPENAI, RESPONSES, Profile, expiry
 from batchctl.providers.server_time import ServerTime
 from batchctl.providers.strict_schema import openai_part, strict_form
 
@@ -84,9 +84,11 @@ class OpenAIBatch(OpenAIBackground):
         organization: str | None = None,
         project: str | None = None,
         key_name: str | None = None,
+        keep_seconds: float | None = None,
     ) -> None:
         self.name = name
         self.profile = profile
+        self._expiry = expiry(keep_seconds)
         self.server = ServerTime()
         found = os.environ.get(profile.address_variable) if profile.address_variable else None
         self._base_url = self._address(base_url or found or profile.address)
@@ -262,10 +264,12 @@ class OpenAIBatch(OpenAIBackground):
 
     def _kept_for(self) -> dict[str, Any]:
         """How long an input file is to be kept, where saying so is worth something."""
-        return {}
+        return {"expires_after": self._expiry} if self._expiry else {}
 
     def create(self, staged: str, *, endpoint: str, tag: str, run: str, chunk: int) -> str:
+        kept = {"output_expires_after": self._expiry} if self._expiry else {}
         answer = self._sdk.batches.with_raw_response.create(
+            **kept,
             input_file_id=staged,
             endpoint=endpoint,
             completion_window="24h",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from batchctl.model.batches import BatchState, Limits
@@ -183,3 +184,15 @@ BY_HOST: Mapping[str, Profile] = {
 def compatible(base_url: str) -> Profile:
     """What is known of the server at an address: one that has a name here, or any other of this wire."""
     return BY_HOST.get(urlsplit(base_url).hostname or "", COMPATIBLE)
+
+
+LEAST_KEPT, MOST_KEPT = 7 * 86_400, 30 * 86_400
+"""OpenAI takes from an hour to 30 days (API reference of files and batches, read 2026-11-21). A batch may take a day, and a
+week without anybody looking must not cost answers that were paid for."""
+
+
+def expiry(seconds: float | None) -> dict[str, Any]:
+    """When OpenAI itself deletes a file, whoever forgets to: `[retention] remote_files` within bounds; nothing without it."""
+    if seconds is None:
+        return {}
+    return {"anchor": "created_at", "seconds": int(min(max(seconds, LEAST_KEPT), MOST_KEPT))}

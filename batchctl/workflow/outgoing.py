@@ -223,8 +223,7 @@ class Outgoing:
         self._spool = spool
         self._owners = spool / "owners.sqlite"
         self._columns: list[str] | None = None
-        if len(runs) > 1:
-            self._note_owners()
+        self._noted = False
 
     def _completed(self, run: queries.Run) -> Iterator[dict[str, Any]]:
         for _, _, line, _ in every_row(self.state, self.db, run):
@@ -298,6 +297,9 @@ class Outgoing:
         if len(self.runs) == 1:
             yield from ((True, facts | {"run": self.runs[0].id}) for facts in self._completed(self.runs[0]))
             return
+        if not self._noted:  # only now: a target that has everything asks for no row
+            self._note_owners()
+            self._noted = True
         with closing(sqlite3.connect(self._owners, isolation_level=None)) as db:
             for place, run in enumerate(self.runs):
                 for facts in self._completed(run):

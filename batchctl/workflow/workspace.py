@@ -406,9 +406,11 @@ class Workspace:
 
     def provider(self, plan: Plan) -> Guarded:
         """The provider that `plan` names, ready to talk; one for each `[model]`. Starts the emulator when that is it."""
-        settings = model_settings(plan.job) | {"folder": self.state / plan.job.model.provider}
         from batchctl.providers.guard import FIRST_WAIT_SECONDS, Guarded
 
+        kept = self.policy.retention.remote_files if self.policy.retention is not None else None
+        settings = model_settings(plan.job) | {"folder": self.state / plan.job.model.provider}
+        settings["keep_seconds"] = None if kept == "on-publish" else kept
         key = _digest([plan.job.model.provider, settings])
         if key not in self._providers:
             if plan.job.model.provider == "emulator":

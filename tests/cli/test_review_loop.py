@@ -178,6 +178,28 @@ def test_links_what_cannot_be_seen_and_endless_text_are_shown_as_what_they_are(b
     assert JOINED in shown[3]
 
 
+def test_one_of_several_answers_is_taken_by_its_number(bare: Desk) -> None:
+    bare.job(more="\n[emulator]\nconflict = 1.0\n")
+    bare.run("run", "--wait", code=3)
+    came = bare.run("review", "show", "M-1", "--json", code=3).json["row"]["came_back"]
+    with reviewing(bare) as (terminal, process):
+        shown = terminal.until(QUESTION)
+        assert "answer 1 of 2" in shown
+        assert "answer 2 of 2" in shown
+        terminal.type("a looks good")
+        assert "which one?" in terminal.until(QUESTION)
+        terminal.type("a 3")
+        assert "has no answer 3" in terminal.until(QUESTION)
+        terminal.type("a 2 looks good")
+        assert "2 of 3" in terminal.until(QUESTION)
+        terminal.type("q")
+        terminal.until("Next: ")
+        assert process.wait(PATIENCE_SECONDS) == 3
+    row = json.loads((bare.directory / "results.jsonl").read_bytes().split(b"\n")[0])
+    assert (row["state"], row["output"]) == ("completed", json.loads(came[1]))
+    assert row["detail"].endswith(": looks good")
+
+
 def test_a_terminal_that_goes_away_keeps_what_is_decided(hostile: Desk) -> None:
     with reviewing(hostile) as (terminal, process):
         terminal.until(QUESTION)

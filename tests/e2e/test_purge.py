@@ -227,3 +227,54 @@ def test_publishing_deletes_the_providers_files_and_never_a_purged_runs_rows(
     assert "would lose its rows" in job.run("publish", code=2).err
     assert (job.path / "labels.jsonl").read_bytes() == published
     assert job.check_balance()["published"] == 8
+
+
+@pytest.mark.parametrize(("said", "days"), [("1d", 7), ("14d", 14), ("365d", 30), ("on-publish", 30)])
+def test_the_provider_is_told_when_to_delete_its_files(
+    new_job: NewJob, provider: Provider, said: str, days: int
+) -> None:
+    """Also for those that nobody purges. Never so early that answers are lost before somebody looks."""
+    job = new_job(provider, rows=ROWS, schema=SCHEMA, retention=f"remote_files = '{said}'")
+    job.run("run", "--wait", code=0)
+    [made] = job.books.creates
+    batch = provider.ask("GET", f"/v1/batches/{made['id']}")
+    for name in ("input_file_id", "output_file_id"):
+        file = provider.ask("GET", f"/v1/files/{batch[name]}")
+        assert file["expires_at"] - file["created_at"] == days * 86_400, f"{name}; 30 days by themselves"
+
+
+def test_a_purge_by_age_is_planned_first(done: JobFolder, provider: Provider) -> None:
+    text = (done.path / "job.toml").read_text()
+    retention = '\n[retention]\nremote_files = "{}"\ninputs = "30d"\noutputs = "365d"\n'
+    (done.path / "job.toml").write_text(text + retention.format("1h"))
+    before = len(provider.calls("DELETE", "/v1/files/"))
+    assert done.run("purge", "--plan", code=0).err.startswith("Nothing is due"), "nothing is old enough"
+    planned = done.run("purge", "--plan", "--older-than", "0s", "--json", code=0).json
+    assert planned["due"] == [{"run": done.run_id, "inputs": True, "outputs": True, "remote": True}]
+    told = done.run("purge", "--plan", "--older-than", "0s", code=0).err
+    assert "Would purge 1 run; nothing was deleted" in told
+    assert "request texts, answers, files at the provider" in told
+    assert holds_canary(done)
+    (done.path / "job.toml").write_text(text + retention.format("0s"))
+    assert done.run("purge", "--plan", "--json", code=0).json["due"] == [
+        {"run": done.run_id, "inputs": False, "outputs": False, "remote": True}
+    ]
+    assert len(provider.calls("DELETE", "/v1/files/")) == before
+    said = done.run("purge", code=0).err
+    assert len(provider.calls("DELETE", "/v1/files/")) - before == 2
+    assert "counts, money, history and digests in the ledger" in said
+    assert holds_canary(done), "texts here are younger than a month"
+    assert done.run("purge", code=0).err.startswith("Nothing is due")
+
+
+def test_it_is_said_what_stays_where_no_file_can_be_deleted(new_job: NewJob, provider: Provider) -> None:
+    model = 'provider = "anthropic"\nname = "claude-haiku-4-5"\nparams = { max_tokens = 64 }'
+    job = new_job(provider, rows=ROWS, schema=SCHEMA, model=model)
+    job.run("run", "--wait", code=(0, 3))
+    said = job.run("purge", job.run_id, code=0).err
+    assert f"at anthropic: the batches of {job.run_id}, which only it can delete (results 29 days" in said
+    assert holds_canary(job) == []
+    job = new_job(provider, rows=ROWS, schema=SCHEMA)
+    job.run("run", "--wait", code=(0, 3))
+    kept = job.run("purge", job.run_id, "--local", code=0).err
+    assert f"at openai: the files of {job.run_id} were not deleted (results 30 days)" in kept

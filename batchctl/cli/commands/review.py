@@ -70,6 +70,7 @@ def review(
       batchctl review list job.toml
       batchctl review accept 00012977 --run triage-0001 --note "checked"
 
+    Different answers for one row are numbered by `show`: `review accept ID --answer 2` takes one.
     Many at once: `review export rows.csv`, fill in `decision`, `review import rows.csv`.
     """
     action, own, target = understood(list(words or ()), run)
