@@ -62,6 +62,7 @@ from batchctl.providers.http import (
     is_local,
     json_object,
     merged,
+    no_money,
     not_sent,
     retry_after,
     whole,
@@ -413,14 +414,7 @@ class AnthropicBatch:
         shown = self._key.hidden_in(code or kind)[:100]
         text = f"{self.name} answered {status}" + (f" {shown}" if shown else "") + f": {said}"
         if status < 500 and (status == 402 or kind == "billing_error" or code in BILLING_CODES):
-            return Throttled(
-                text,
-                where=where,
-                billing=True,
-                effect="no attempt was used; rows stay where they are",
-                hint="top up or raise the limit at the provider, then run the same command again",
-                code="billing",
-            )
+            return no_money(text, where=where)
         if status in (401, 403) or (status == 400 and code in ACCOUNT_CODES):
             return NotAllowed(
                 text,
