@@ -14,6 +14,7 @@ import orjson
 from batchctl.emulator.anthropic_checks import RefusedError, message_params, odd
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.process import Made
+from batchctl.emulator.rows import answered
 from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of, words
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
@@ -126,27 +127,18 @@ class Rows:
             return Made(_errored(custom_id, {"type": kind, "message": message}), False, custom_id)
         try:
             message_params(params, self._settings.models)
-            given = self._answer(params, payload, fate.quality, nonce, self._settings.seed)
-            second = b""
-            if fate.line == "duplicated":
-                second = _succeeded(custom_id, given.body)
-            elif fate.line == "conflict":
-                other = self._answer(params, payload, "", nonce[:-1] + "z", self._settings.seed ^ 0x5EED)
-                second = _succeeded(custom_id, other.body)
+            return answered(
+                custom_id,
+                fate,
+                digest.hexdigest(),
+                nonce,
+                self._settings.seed,
+                answer=lambda quality, name, seed: self._answer(params, payload, quality, name, seed),
+                line=lambda _, body: _succeeded(custom_id, body),
+            )
         except (RefusedError, *ODD) as error:
             refusal = error if isinstance(error, RefusedError) else odd(error)
             return Made(_errored(custom_id, refusal.body["error"]), False, custom_id)
-        return Made(
-            _succeeded(custom_id, given.body),
-            True,
-            custom_id,
-            second=second,
-            digest=digest.hexdigest(),
-            input_tokens=given.input_tokens,
-            output_tokens=given.output_tokens,
-            cached_tokens=given.cached_tokens,
-            reasoning_tokens=given.reasoning_tokens,
-        )
 
     def _answer(self, params: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Answer:
         return answer(

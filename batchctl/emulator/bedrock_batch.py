@@ -26,6 +26,7 @@ from batchctl.emulator.bedrock_checks import (
 )
 from batchctl.emulator.faults import Fates
 from batchctl.emulator.process import Made, Valid
+from batchctl.emulator.rows import answered
 from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of, words
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import Store, new_id, private_file
@@ -281,27 +282,18 @@ class Rows:
             return Made(_errored(record_id, body, *ERRORS[fate.delivery]), False, record_id)
         try:
             record_body(self._kind, self._model, body)
-            given = self._answer(body, payload, fate.quality, nonce, self._settings.seed)
-            second = b""
-            if fate.line == "duplicated":
-                second = _answered(record_id, body, given.body)
-            elif fate.line == "conflict":
-                other = self._answer(body, payload, "", nonce[:-1] + "z", self._settings.seed ^ 0x5EED)
-                second = _answered(record_id, body, other.body)
+            return answered(
+                record_id,
+                fate,
+                digest.hexdigest(),
+                nonce,
+                self._settings.seed,
+                answer=lambda quality, name, seed: self._answer(body, payload, quality, name, seed),
+                line=lambda _, given: _answered(record_id, body, given),
+            )
         except (WireError, *ODD) as error:
             refusal = error if isinstance(error, WireError) else odd(error)
             return Made(_errored(record_id, body, refusal.status, str(refusal)), False, record_id)
-        return Made(
-            _answered(record_id, body, given.body),
-            True,
-            record_id,
-            second=second,
-            digest=digest.hexdigest(),
-            input_tokens=given.input_tokens,
-            output_tokens=given.output_tokens,
-            cached_tokens=given.cached_tokens,
-            reasoning_tokens=given.reasoning_tokens,
-        )
 
     def _answer(self, body: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Answer:
         return answer(

@@ -8,7 +8,6 @@ has, which is not documented either way.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from aiohttp import web
 
 from batchctl.emulator.batches import ENDED, cancel, others_made, record
 from batchctl.emulator.call import CALL
-from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import FILES, UPLOAD, WIRE, GeminiFiles, answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner, Rows
 from batchctl.emulator.google_checks import GoogleErrors, RefusedError, embed, fields, generate, need
+from batchctl.emulator.google_live import one_answer
 from batchctl.emulator.process import InStore, Valid, progress
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.store import new_id
@@ -49,7 +48,6 @@ _ROW_ERRORS = {
     "expired": (4, "Deadline expired before operation could complete."),
     "unknown": (2, "Something new."),
 }
-_LIVE = {"error500": 500, "error429": 429, "timeout": 504, "expired": 503, "unknown": 500}
 _ENDS = {"expired": (4, "Batch expired: it was pending or running for more than 48 hours.")}
 _ENDS["cancelled"] = (1, "Batch was cancelled by the user.")
 
@@ -313,15 +311,7 @@ class GeminiWire(GoogleErrors):
 
     def _live(self, model: str, method: str, body: dict[str, Any]) -> web.StreamResponse:
         """One request, answered at once: the same answers and fates as in a batch, drawn without a key."""
-        settings = self._context.settings
         request = embed(body) if method == "embedContent" else generate(body)
-        payload = orjson.dumps(body)
-        digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "", payload)
-        if fate.delivery in _LIVE:
-            raise RefusedError(status=_LIVE[fate.delivery])
-        given = Manner(model, settings, live=True).answer(
-            request, payload, fate.quality, new_id("")[:24], settings.seed
+        return one_answer(
+            self._context, Manner(model, self._context.settings, live=True), f"models/{model}:{method}", request, body
         )
-        self._context.bill_live(f"models/{model}:{method}", digest.hexdigest(), given)
-        return web.Response(body=given.body, content_type="application/json")

@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 
-from batchctl.emulator.faults import Fate, Fates
+from batchctl.emulator.faults import Fates
 from batchctl.emulator.google_checks import odd
 from batchctl.emulator.process import Made
+from batchctl.emulator.rows import answered
 from batchctl.emulator.saying import Answer, Asked, Said, as_read, say, used_of
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD, WireError
@@ -151,33 +152,19 @@ class Rows:
         if fate.delivery:
             return Made(self.failed(key, request, fate.delivery), False, key)
         try:
-            return self._answered(key, request, payload, fate, f"{self._mark}{index:06x}")
+            checked = self._check(request)
+            return answered(
+                key,
+                fate,
+                digest.hexdigest(),
+                f"{self._mark}{index:06x}",
+                self._settings.seed,
+                answer=lambda quality, name, seed: self._manner.answer(checked, payload, quality, name, seed),
+                line=lambda _, body: self.answered(key, request, body),
+            )
         except (WireError, *ODD) as error:
             refusal = error if isinstance(error, WireError) else odd(error)
             return Made(self.refused(key, request, refusal), False, key)
-
-    def _answered(self, key: Any, request: Any, payload: bytes, fate: Fate, nonce: str) -> Made:
-        checked = self._check(request)
-        seed = self._settings.seed
-        given = self._manner.answer(checked, payload, fate.quality, nonce, seed)
-        line = self.answered(key, request, given.body)
-        second = b""
-        if fate.line == "duplicated":
-            second = line
-        elif fate.line == "conflict":
-            other = self._manner.answer(checked, payload, "", nonce[:-1] + "z", seed ^ 0x5EED)
-            second = self.answered(key, request, other.body)
-        return Made(
-            line,
-            True,
-            key,
-            second=second,
-            digest=sha256(payload).hexdigest(),
-            input_tokens=given.input_tokens,
-            output_tokens=given.output_tokens,
-            cached_tokens=given.cached_tokens,
-            reasoning_tokens=given.reasoning_tokens,
-        )
 
     def undone(self, custom_id: Any, code: str) -> bytes:  # noqa: ARG002  (there is one word for it)
         return self.failed(custom_id, {}, "expired")

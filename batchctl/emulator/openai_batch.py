@@ -18,6 +18,7 @@ from batchctl.emulator.faults import Fates
 from batchctl.emulator.openai_answers import answer, snapshot
 from batchctl.emulator.openai_checks import RefusedError, body_of, odd
 from batchctl.emulator.process import Made, Valid
+from batchctl.emulator.rows import answered
 from batchctl.emulator.saying import Answer
 from batchctl.emulator.settings import Settings
 from batchctl.emulator.wire import ODD
@@ -211,27 +212,18 @@ class Rows:
             return Made(self._done(nonce, custom_id, 0, b'""'), False, custom_id)
         try:
             self._talk.body_of(self._endpoint, body)
-            given = self._answer(body, payload, fate.quality, nonce, self._settings.seed)
-            second = b""
-            if fate.line == "duplicated":
-                second = self._done(nonce, custom_id, 200, given.body)
-            elif fate.line == "conflict":
-                other = self._answer(body, payload, "", nonce[:-1] + "z", self._settings.seed ^ 0x5EED)
-                second = self._done(nonce + "c", custom_id, 200, other.body)
+            return answered(
+                custom_id,
+                fate,
+                digest.hexdigest(),
+                nonce,
+                self._settings.seed,
+                answer=lambda quality, name, seed: self._answer(body, payload, quality, name, seed),
+                line=lambda name, given: self._done(name, custom_id, 200, given),
+            )
         except (RefusedError, *ODD) as error:
             refusal = error if isinstance(error, RefusedError) else odd(error)
             return Made(self._done(nonce, custom_id, refusal.status, orjson.dumps(refusal.body)), False, custom_id)
-        return Made(
-            self._done(nonce, custom_id, 200, given.body),
-            True,
-            custom_id,
-            second=second,
-            digest=digest.hexdigest(),
-            input_tokens=given.input_tokens,
-            output_tokens=given.output_tokens,
-            cached_tokens=given.cached_tokens,
-            reasoning_tokens=given.reasoning_tokens,
-        )
 
     def _answer(self, body: dict[str, Any], payload: bytes, quality: str, nonce: str, seed: int) -> Any:
         return self._talk.answer(

@@ -6,7 +6,6 @@ Source: the aiplatform v1 discovery document of 2026-11-06, and google-genai 2.3
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from typing import Any
@@ -17,10 +16,10 @@ from aiohttp import web
 from batchctl.emulator.batches import ENDED, cancel, others_made, record
 from batchctl.emulator.bigquery_wire import table_path
 from batchctl.emulator.call import CALL
-from batchctl.emulator.faults import Fates
 from batchctl.emulator.gemini_files import answered, body_read, page_size, stamp
 from batchctl.emulator.google_answers import Manner
 from batchctl.emulator.google_checks import GoogleErrors, RefusedError, embed, fields, need
+from batchctl.emulator.google_live import one_answer
 from batchctl.emulator.process import progress
 from batchctl.emulator.store import new_id
 from batchctl.emulator.vertex_batch import WIRE, checked, folder_of
@@ -42,7 +41,6 @@ _STATES = {
     "cancelled": "CANCELLED",
 }
 _METHODS = frozenset(("generateContent", "embedContent"))
-_LIVE = {"error500": 500, "error429": 429, "timeout": 504, "expired": 503, "unknown": 500}
 _CREATE = frozenset(("displayName", "model", "inputConfig", "outputConfig", "labels"))
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
@@ -220,15 +218,8 @@ class VertexWire(GoogleErrors):
         if method not in _METHODS:
             raise RefusedError(status=404)
         given = embed(body) if method == "embedContent" else checked(body)
-        payload = orjson.dumps(body)
-        digest = hashlib.sha256(payload)
-        fate = Fates(settings).draw(digest.digest(), "", payload)
-        if fate.delivery in _LIVE:
-            raise RefusedError(status=_LIVE[fate.delivery])
         manner = Manner(model, settings, live=True, more_usage=(("trafficType", "ON_DEMAND"),))
-        said = manner.answer(given, payload, fate.quality, new_id("")[:24], settings.seed)
-        self._context.bill_live(f"publishers/google/models/{model}:{method}", digest.hexdigest(), said)
-        return web.Response(body=said.body, content_type="application/json")
+        return one_answer(self._context, manner, f"publishers/google/models/{model}:{method}", given, body)
 
 
 def _written(row: Any, asked: dict[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
-from batchctl.providers.http import check_address, host, is_local, retry_after
+from batchctl.providers.http import check_address, host, is_local, no_money, retry_after
 from batchctl.providers.server_time import ServerTime
 
 KEY_ID, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
@@ -220,13 +220,7 @@ class Aws:
         code, message, status, headers = error_parts(response)
         text = f"{self._provider} answered {status} {code}: {self.hidden_in(message)[:300]}"
         if PAYMENT in message:
-            return Throttled(
-                text,
-                billing=True,
-                effect="no attempt was used; rows stay where they are",
-                hint="add a valid payment method to the AWS account, then run the same command again",
-                code="billing",
-            )
+            return no_money(text, cure="add a valid payment method to the AWS account")
         if code in THROTTLED or (status == 429 and code not in DENIED):
             return Throttled(text, wait_seconds=retry_after(headers))
         if code == "ServiceQuotaExceededException":

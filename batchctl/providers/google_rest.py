@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
-from batchctl.providers.http import check_address, host, is_local, json_object, not_sent, retry_after, whole
+from batchctl.providers.http import check_address, host, is_local, json_object, no_money, not_sent, retry_after, whole
 from batchctl.providers.server_time import ServerTime
 
 if TYPE_CHECKING:
@@ -195,14 +195,7 @@ def _of_status(error: ApiError, words: Words) -> BatchctlError:
     text = f"{words.name} answered {status}" + (f" {shown}" if shown else "") + f": {hidden(said)[:300]}"
     spent = status == 402 or reasons & BILLING_REASONS or (status == 429 and _DEPLETED in said)
     if status < 500 and spent:
-        return Throttled(
-            text,
-            where=where,
-            billing=True,
-            effect="no attempt was used; rows stay where they are",
-            hint="enable billing or top up at the provider, then run the same command again",
-            code="billing",
-        )
+        return no_money(text, where=where, cure="enable billing or top up at the provider")
     if status in (401, 403) or (status == 400 and reasons & KEY_REASONS):
         return NotAllowed(text, where=where, effect="rows stay where they are", hint=f"check {words.credentials}")
     if status == 404:

@@ -147,6 +147,18 @@ def epoch(value: Any) -> int | None:
         return None
 
 
+def no_money(text: str, *, where: str = "", cure: str = "top up or raise the limit at the provider") -> Throttled:
+    """An account that cannot pay: no waiting cures it, and no row is to blame."""
+    return Throttled(
+        text,
+        where=where,
+        billing=True,
+        effect="no attempt was used; rows stay where they are",
+        hint=f"{cure}, then run the same command again",
+        code="billing",
+    )
+
+
 def merged(body: dict[str, Any], params: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
     """`params` over `body`: tables are merged, everything else replaces. What batchctl itself sets cannot be changed."""
     taken = sorted(set(own) & params.keys())

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchctl.model.batches import LineError, Refusal
 from batchctl.model.errors import BatchctlError, NotAllowed, NotFound, OutcomeUnknown, Rejected, Throttled
-from batchctl.providers.http import Key, retry_after
+from batchctl.providers.http import Key, no_money, retry_after
 from batchctl.providers.profiles import ACCOUNT_CODES, BILLING_CODES
 
 REFUSES = frozenset({400, 402, 403, 413, 422, 429})
@@ -44,14 +44,7 @@ def meaning_of(
     said = key.hidden_in(str(error.get("message") or words))[:300]
     text = f"{name} answered {status}" + (f" {code}" if code else "") + f": {said}"
     if status == 402 or (status in REFUSES and codes_of(error) & BILLING_CODES):
-        return Throttled(
-            text,
-            where=where,
-            billing=True,
-            effect="no attempt was used; rows stay where they are",
-            hint="top up or raise the limit at the provider, then run the same command again",
-            code="billing",
-        )
+        return no_money(text, where=where)
     if status in (401, 403) or (status in REFUSES and codes_of(error) & ACCOUNT_CODES):
         return NotAllowed(
             text,

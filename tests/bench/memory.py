@@ -2,9 +2,9 @@
 
     python -m tests.bench.memory [--mb 200] [PLACE ...]
 
-A place is a provider, `vertex-gcs` or `vertex-bigquery`. `submit` and `poll` are processes of their own; what the kernel
-says they had at most (VmHWM) is held against the same commands on a chunk of a hundred rows. The answers are as long as
-the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above 150 MB.
+A place is a provider, `vertex-gcs` or `vertex-bigquery`. `submit`, `poll` and `validate` are processes of their own; what
+the kernel says they had at most (VmHWM) is held against the same commands on a chunk of a hundred rows. The answers are as
+long as the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above 150 MB.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.support.gcs import Gcs
 from tests.support.provider import Provider, ProviderProcess
 
 MOST_MB = 150
+WAYS = ("up", "down", "judged")
 IDLE_ROWS = 100  # the fewest that every provider takes
 ROW_BYTES = 10_000
 PLACES = {
@@ -85,6 +86,7 @@ def peaks(folder: Path, place: str, provider: Provider, gcs: Gcs, s3: S3, rows: 
     found = {
         "up": measured([*tool, "submit", "-q"], folder, env).peak_mb,
         "down": measured([*tool, "poll", "--wait", "-q"], folder, env).peak_mb,
+        "judged": measured([*tool, "validate", "-q"], folder, env).peak_mb,
     }
     results = list((folder / ".batchctl").glob("*/results/*.jsonl"))
     assert results, "nothing came down"
@@ -110,7 +112,7 @@ def main() -> int:
         finally:
             provider.stop()
             shutil.rmtree(folder, ignore_errors=True)
-        more = {way: round(full[way] - idle[way]) for way in ("up", "down")}
+        more = {way: round(full[way] - idle[way]) for way in WAYS}
         above += [place] if max(more.values()) > MOST_MB else []
         print(json.dumps({
             "place": place, "mb_above_idle": more, "mb_idle": {way: round(idle[way]) for way in more},
