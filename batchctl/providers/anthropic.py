@@ -48,6 +48,7 @@ from batchctl.model.errors import (
     Throttled,
     UsageError,
 )
+from batchctl.providers.anthropic_params import translated
 from batchctl.providers.anthropic_schema import schema_part
 from batchctl.providers.chunk_body import asks, joined, joined_size, lines_in, opened
 from batchctl.providers.http import (
@@ -65,7 +66,6 @@ from batchctl.providers.http import (
     retry_after,
     whole,
 )
-from batchctl.providers.params import FLAT_EFFORT, in_words_of, without_effort
 from batchctl.providers.server_time import ServerTime
 
 ENDPOINT = "/v1/messages"
@@ -97,13 +97,6 @@ FIRST_LINE_BYTES = 64_000_000
 ANSWER_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NO_EFFORT = re.compile(
-    r"claude-(?:instant|[123]|(?:opus-4(?:-[01])?|sonnet-4(?:-[05])?|haiku-4(?:-5)?)(?:-(?:20\d{6}|latest))?$)"
-)
-"""Models without `output_config.effort`: those before Opus 4.5 and Sonnet 4.6, and Haiku 4.5
-(platform.claude.com/docs/en/build-with-claude/effort, read 2026-11-21). They do not think unless `thinking` says so."""
-NEAREST = {"none": "low", "minimal": "low"}
-"""Levels that this vendor does not have, as the nearest one it has."""
 
 
 class AnthropicBatch:
@@ -153,7 +146,7 @@ class AnthropicBatch:
                 effect="nothing was written",
                 hint="remove it: there is one, " + ENDPOINT,
             )
-        params, notes = _translated(ask.params, ask.model)
+        params, notes = translated(ask.params, ask.model)
         body: dict[str, Any] = {"model": ask.model, "max_tokens": MAX_TOKENS}
         if ask.system is not None:
             body["system"] = ask.system
@@ -442,21 +435,6 @@ class AnthropicBatch:
         if status == 429:
             return Throttled(text, where=where, wait_seconds=retry_after(headers))
         return OutcomeUnknown(text, where=where)
-
-
-def _translated(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Settings under other vendors' names in this one's words, and notes."""
-    rest, effort = without_effort(params)
-    told: tuple[str, ...] = ()
-    if effort is not None and _NO_EFFORT.match(model):
-        params, told = rest, (f"params: the effort is left out, {model} has no setting for it",)
-    elif effort in NEAREST:
-        params, told = (
-            {**rest, FLAT_EFFORT: NEAREST[effort]},
-            (f"params: the least effort there is: {NEAREST[effort]}",),
-        )
-    given, notes = in_words_of(params, caps=("max_tokens",), effort="output_config.effort")
-    return given, notes + told
 
 
 def _path(batch_id: str) -> str:
