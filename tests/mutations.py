@@ -299,8 +299,11 @@ MUTATIONS = (
         (
             (
                 "batchctl/workflow/packing.py",
-                'raw_id.decode("utf-8", "surrogatepass")',
-                'raw_id.decode("utf-8", "surrogatepass").strip()',
+                "        names: list[bytes] = ids.cast(",
+                (
+                    '        ids = __import__("pyarrow.compute").compute.utf8_trim_whitespace(ids)\n'
+                    "        names: list[bytes] = ids.cast("
+                ),
             ),
         ),
         ("tests/cli/test_source.py::test_awkward_cells",),
