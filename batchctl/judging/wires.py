@@ -17,18 +17,20 @@ from batchctl.judging.openai import openai_body, openai_http_error, openai_line
 class Reader:
     """Three places an answer is read from: a result line, a live body with status 200, a live error.
 
-    `id_field` is the member of a result line that says whose it is.
+    `id_field` is the member of a result line that says whose it is. `tells_expired`: a row that time ran out for has a
+    line that says so; elsewhere it has none.
     """
 
     line: Callable[[Any, str, str], Extracted]
     body: Callable[[Any, str, str], Extracted]
     http_error: Callable[[int | None, Any], Extracted]
     id_field: str = "custom_id"
+    tells_expired: bool = False
 
 
 READERS: Mapping[str, Reader] = {
-    "openai": Reader(openai_line, openai_body, openai_http_error),
-    "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error),
+    "openai": Reader(openai_line, openai_body, openai_http_error, tells_expired=True),
+    "anthropic": Reader(anthropic_line, anthropic_body, anthropic_http_error, tells_expired=True),
     "bedrock": Reader(bedrock_line, bedrock_body, bedrock_http_error, id_field="recordId"),
     "google": Reader(google_line, google_body, google_http_error, id_field="key"),
 }

@@ -118,6 +118,7 @@ class Intent:
     usage: dict[str, int] | None
     sent_at: str | None
     ended_at: str | None
+    expired: bool
     note: str | None
 
 
@@ -154,6 +155,7 @@ def _chunk(row: sqlite3.Row) -> Chunk:
 def _intent(row: sqlite3.Row) -> Intent:
     facts = dict(row)
     facts["fenced"] = bool(facts["fenced"])
+    facts["expired"] = bool(facts["expired"])
     facts["counts"] = json.loads(facts["counts"] or "{}")
     facts["usage"] = json.loads(facts["usage"]) if facts["usage"] else None
     return Intent(**facts)

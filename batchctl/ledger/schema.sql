@@ -131,6 +131,7 @@ CREATE TABLE intent (                      -- one try to create one batch
   usage         TEXT,                      -- JSON: the provider's own token total of the batch, once it ended
   sent_at       TEXT,
   ended_at      TEXT,
+  expired       INTEGER NOT NULL DEFAULT 0,  -- the batch ended because its time was over
   note          TEXT,
   FOREIGN KEY (run, chunk) REFERENCES chunk (run, number)
 ) STRICT;

@@ -333,13 +333,22 @@ def observe(db: sqlite3.Connection, intent: str, vendor_status: str, counts: Map
     )
 
 
-def end(db: sqlite3.Connection, intent: str, *, because: str, usage: Mapping[str, int] | None = None) -> None:
+def end(
+    db: sqlite3.Connection,
+    intent: str,
+    *,
+    because: str,
+    usage: Mapping[str, int] | None = None,
+    expired: bool = False,
+) -> None:
     """The batch will change no more; its results can be fetched. `usage` is the provider's own token total."""
     row = db.execute("SELECT run, chunk FROM intent WHERE id = ? AND state = 'accepted'", (intent,)).fetchone()
     if row is None:
         raise StaleState(f"intent {intent} is not `accepted`")
     total = None if usage is None else json.dumps(dict(usage))
-    db.execute("UPDATE intent SET ended_at = ?, usage = ? WHERE id = ?", (utc_now(), total, intent))
+    db.execute(
+        "UPDATE intent SET ended_at = ?, usage = ?, expired = ? WHERE id = ?", (utc_now(), total, expired, intent)
+    )
     move(db, row["run"], row["chunk"], ChunkState.ENDED, because=because, intent=intent)
 
 
@@ -462,18 +471,6 @@ def set_price(db: sqlite3.Connection, run: str, settings: str, lane: str, price:
         "INSERT OR REPLACE INTO price (run, settings, lane, price) VALUES (?, ?, ?, ?)",
         (run, settings, lane, json.dumps(dict(price))),
     )
-
-
-def set_lane(db: sqlite3.Connection, run: str, lane: str, *, because: str) -> None:
-    """The lane a person asked for, or that was chosen: later commands keep to it."""
-    db.execute("UPDATE run SET lane = ? WHERE id = ?", (lane, run))
-    record_event(db, run, f"lane {lane}", because)
-
-
-def set_budget(db: sqlite3.Connection, run: str, budget: str, *, because: str) -> None:
-    """The budget a person gave on the command line: later commands keep to it."""
-    db.execute("UPDATE run SET budget = ? WHERE id = ?", (budget, run))
-    record_event(db, run, "budget", because)
 
 
 def set_risk(db: sqlite3.Connection, run: str, risk: str, *, because: str) -> None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from batchctl.files import crash_point
-from batchctl.ledger import queries, transitions
+from batchctl.ledger import chosen, queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
 from batchctl.workflow import money
@@ -75,7 +75,7 @@ def keep(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
         run.stopped and run.risk == STOP
     ):  # decided: batches that a killed command did not come to, or that were found late
         stop_batches(workspace, provider, run, again=False)
-    if at is None or run.stopped:
+    if at is None or run.stopped or not queries.was_submitted(db, run.id):  # a canary is no reason to hurry
         return
     unfinished = [one for one in queries.chunks(db, run.id) if one.lane == money.BATCH and _open(one)]
     if run.risk == TAILED:
@@ -106,7 +106,7 @@ def _decide(workspace: Workspace, run: queries.Run, what: str, why: str) -> None
     with workspace.ledger.transaction() as db:
         transitions.set_risk(db, run.id, what, because=why)
         if what == "live-tail":
-            transitions.set_lane(db, run.id, money.LIVE, because="deadline")
+            chosen.set_lane(db, run.id, money.LIVE, because="deadline")
         if what == STOP:
             transitions.stop(db, run.id, True, because="deadline")
     if what == "live-tail":

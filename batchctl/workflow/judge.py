@@ -68,6 +68,7 @@ class Task:
     rates: Rates | None = None  # what a token cost; None: unknown
     superseded: pa.Array | None = None  # positions that a newer chunk has taken over
     calls: Mapping[str, str] | None = None  # of a chunk sent row by row: custom_id to state, of calls without an end
+    expired: bool = False  # the batch ran out of time, and a row that never ran has no line
     refused: str | None = None  # file with the provider's complaints when the whole batch was refused
 
 
@@ -258,7 +259,8 @@ class _Work:
             for custom_id, position, row in zip(columns[0], columns[1], rows, strict=False):
                 verdict = self._verdict(line, custom_id, position, row)
                 never_sent = task.calls is not None and task.calls.get(custom_id.decode()) == "absent"
-                records.append(record(verdict, tally.request(verdict, never_sent=never_sent)))
+                untold = self.found.places[line] is None and self._complaints is None
+                records.append(record(verdict, tally.request(verdict, never_sent=never_sent, untold=untold)))
                 if position not in self._gone:
                     tally.row(verdict, position, row)
                 if line in copied:
@@ -409,6 +411,9 @@ def _unanswered(task: Task, custom_id: bytes) -> Verdict:
     if state == "abandoned":
         verdict = _missing("its live call got no answer, which a person gave up; it may be billed")
         return replace(verdict, retry=Retry.USER)
+    if task.expired:
+        detail = "the batch ran out of time before this row had an answer"
+        return Verdict(RowState.PROVIDER_ERROR, Reason.EXPIRED, detail, retry=Retry.TRANSIENT)
     return _missing()
 
 

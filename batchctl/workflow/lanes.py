@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from batchctl.ledger import queries, transitions
+from batchctl.ledger import chosen, queries
 from batchctl.model.errors import UsageError
-from batchctl.prices import usd_text
+from batchctl.prices import picos, usd_text
 from batchctl.workflow import money
-from batchctl.workflow.deadline import due
+from batchctl.workflow.deadline import due, told
 from batchctl.workflow.report import span, turnaround
 from batchctl.workflow.reports import plural
 from batchctl.workflow.submit import SENDABLE
@@ -41,7 +42,7 @@ def settle(workspace: Workspace, run: queries.Run) -> None:
     workspace.chosen_lane = wanted
     if wanted != run.lane and (because != "asked for" or workspace.options.lane is not None):
         with workspace.ledger.transaction() as db:
-            transitions.set_lane(db, run.id, wanted, because=because)
+            chosen.set_lane(db, run.id, wanted, because=because)
 
 
 def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
@@ -66,8 +67,8 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
     if left is None or slow <= left:
         ends = "" if left is None else f", and batches end within {span(slow)}: there are {span(int(left))}"
         return money.BATCH, f"nobody waits, {rows}{ends}"
-    told = f"nine in ten batches here took up to {span(slow)}" if usual else "a batch may take a day"
-    why = f"there are {span(max(0, int(left)))}, and {told}"
+    slowly = f"nine in ten batches here took up to {span(slow)}" if usual else "a batch may take a day"
+    why = f"there are {span(max(0, int(left)))}, and {slowly}"
     budget = money.budget_of(workspace, run)
     if budget is not None:
         room = money.room(workspace, run) or 0
@@ -77,6 +78,26 @@ def _chosen(workspace: Workspace, run: queries.Run) -> tuple[str, str]:
             can = "its price is not bounded" if None in most else f"it can cost {usd_text(total)}"
             return money.BATCH, f"{why}; but live {can}, and the budget of {usd_text(budget)} has no room"
     return money.LIVE, f"{rows}; {why}"
+
+
+def prospects(workspace: Workspace, run: queries.Run) -> list[str]:
+    """What is known of the bill and the time when a run is sent: forecast, budget, deadline, and how long it usually takes."""
+    db = workspace.ledger.db
+    lines = []
+    forecast, budget = money.cost(db, run)["forecast_usd"], money.budget_of(workspace, run)
+    if forecast is not None and workspace.lane(run) == money.BATCH:
+        lines.append(f"  forecast              {usd_text(picos(Decimal(forecast)))} for first attempts")
+    if budget is not None:
+        spent = money.books(db, run).booked
+        lines.append(f"  budget                {usd_text(spent)} of {usd_text(budget)} spent")
+    lines += [one for one in [told(workspace, run)] if one]
+    taken = turnaround(db, run, queries.settings(db, run.id)[run.settings].model)
+    if taken["history_batches"] and workspace.lane(run) == money.BATCH:
+        lines.append(
+            f"  usual time            p50 {span(taken['history_p50_seconds'])}, p90 {span(taken['history_p90_seconds'])}"
+            f" ({plural(taken['history_batches'], 'earlier batch', 'earlier batches')} of this model)"
+        )
+    return lines
 
 
 def _seconds_left(workspace: Workspace, run: queries.Run) -> float | None:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from batchctl.jobfile.values import money as parse_budget
-from batchctl.ledger import asked, queries, transitions
+from batchctl.ledger import asked, chosen, queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import BudgetReached, UsageError
@@ -277,7 +277,7 @@ def settle_budget(workspace: Workspace, run: queries.Run) -> None:
     found = json.dumps({"usd": str(amount), "instead_of": None if own is None else str(own.amount)})
     if found != queries.run(workspace.ledger.db, run.id).budget:
         with workspace.ledger.transaction() as db:
-            transitions.set_budget(db, run.id, found, because=f"{amount} USD, asked for")
+            chosen.set_budget(db, run.id, found, because=f"{amount} USD, asked for")
 
 
 def room(workspace: Workspace, run: queries.Run) -> int | None:

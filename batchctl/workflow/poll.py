@@ -15,7 +15,7 @@ from batchctl.model.batches import BatchState, BatchStatus, Refusal
 from batchctl.model.errors import BatchctlError, Exit, NotAllowed, ProviderError, StorageFailed, Throttled
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, collect, deadline, live, notify, reconcile
-from batchctl.workflow.money import BATCH, LIVE, budget_of, cost, input_tokens
+from batchctl.workflow.money import BATCH, LIVE, budget_of, cost, input_tokens, settle_budget
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.standing import chunk_lines, is_simulated
 from batchctl.workflow.submit import FIRST_WINDOW, SENDABLE, send_waiting, window
@@ -50,6 +50,7 @@ def poll(options: Options) -> Report:
     with opened(options, write=True) as workspace, notify.watching(workspace):
         run = workspace.run
         workspace.lock()
+        settle_budget(workspace, run)
         done = looked(workspace, run)
         return notify.about(workspace, run, _report(workspace, run, done))
 
@@ -217,7 +218,8 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
             )
         with ledger.transaction() as db:
             billed = None if status.usage is None else status.usage.as_dict()
-            transitions.end(db, intent.id, because=f"the provider says {status.vendor_status}", usage=billed)
+            because = f"the provider says {status.vendor_status}"
+            transitions.end(db, intent.id, because=because, usage=billed, expired=status.out_of_time)
     elif status.state is not BatchState.ENDED:
         return  # an ended batch that says otherwise now: statuses can lag; the furthest fact stands
     missing = collect.fetch(workspace, provider, chunk, intent, status)

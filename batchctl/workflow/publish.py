@@ -28,7 +28,7 @@ from batchctl.model.errors import BatchctlError, Exit, GateFailed, StorageFailed
 from batchctl.model.rows import FAILED, RowState
 from batchctl.tables.columns import Gone, Load, Loaded
 from batchctl.tables.destinations import RUN, Destination
-from batchctl.workflow.money import cost
+from batchctl.workflow.money import cost, cost_line
 from batchctl.workflow.outgoing import Outgoing, Taken, check_key, columns_of, destinations, key_of, names_rows
 from batchctl.workflow.purge import AT_ITS_END, delete_remote, is_simulated_run
 from batchctl.workflow.reports import Report, plural
@@ -383,6 +383,7 @@ def _report(workspace: Workspace, run: queries.Run, done: list[dict[str, Any]], 
         lines.append(f"Held back: {plural(sum(held_back.values()), 'row')} ({words})")
     if plan_only:
         lines.append("Nothing was written")
+    lines += [one for one in [cost_line(db, run, balance)] if one]
     following = f"batchctl rerun {run.id}" if any(balance[state] for state in FAILED) else f"batchctl report {run.id}"
     return Report(
         "publish",

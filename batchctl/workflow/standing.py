@@ -19,7 +19,8 @@ def chunk_lines(workspace: Workspace, run: queries.Run) -> Iterator[str]:
         intent = intents.get(chunk.number)
         batch = intent.batch_id if intent is not None and intent.batch_id else ""
         vendor = intent.vendor_status if intent is not None and intent.vendor_status else ""
-        label = "chunk " + str(chunk.number) + (f" (attempt {chunk.attempt})" if chunk.attempt > 1 else "")
+        kind = f" (attempt {chunk.attempt})" if chunk.attempt > 1 else " (canary)" if chunk.canary else ""
+        label = f"chunk {chunk.number}{kind}"
         noun = "request " if chunk.requests == 1 else "requests"
         yield f"  {label:<22} {chunk.state:<10} {chunk.requests:>8,} {noun}  {vendor:<12} {batch}".rstrip()
 

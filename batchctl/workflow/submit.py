@@ -84,7 +84,7 @@ def submit(options: Options, *, plan_only: bool = False, max_batches: int | None
             sent = send_waiting(workspace, provider, run, max_batches=max_batches)
         if sent.stopped_by is not None:
             raise sent.stopped_by
-        return notify.about(workspace, run, _report(workspace, run, sent))
+        return notify.about(workspace, run, _report(workspace, run, sent, lanes.prospects(workspace, run)))
 
 
 def note_edits(workspace: Workspace) -> None:
@@ -341,7 +341,7 @@ def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -
     )
 
 
-def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:
+def _report(workspace: Workspace, run: queries.Run, sent: Sent, prospects: Sequence[str]) -> Report:
     db = workspace.ledger.db
     balance = queries.balance(db, run.id)
     chunks = queries.chunks(db, run.id)
@@ -351,7 +351,7 @@ def _report(workspace: Workspace, run: queries.Run, sent: Sent) -> Report:
         how = "row by row, live" if workspace.lane(run) == money.LIVE else "as background requests"
         what = f"{plural(len(sent.chunks), 'chunk')} {how}"
     lines = [f"Sent {what}" + (f", {plural(sent.waiting, 'chunk')} {sent.why_waiting}" if sent.waiting else "")]
-    lines += chunk_lines(workspace, run)
+    lines += [*chunk_lines(workspace, run), *(prospects if pending else ())]
     lost = sum(queries.lost_calls(db, run.id).values())
     if lost:
         lines.append(

@@ -56,10 +56,10 @@ class Tally:
         if copied:
             self._copied[key] = self._copied.get(key, 0) + 1
 
-    def request(self, verdict: Verdict, *, never_sent: bool = False) -> int | None:
+    def request(self, verdict: Verdict, *, never_sent: bool = False, untold: bool = False) -> int | None:
         """Count the tokens of one request; what it cost in picodollars, or None when nobody can tell.
 
-        `never_sent`: a person said so of a live call without an answer.
+        `never_sent`: a person said so of a live call without an answer. `untold`: there is no line about it.
         """
         usage = verdict.usage
         if usage is not None:
@@ -72,7 +72,7 @@ class Tally:
         if verdict.paid:
             self._tokens[5] += 1
         if usage is None:
-            unknown = verdict.reason is Reason.MISSING or verdict.state is RowState.HELD
+            unknown = untold or verdict.reason is Reason.MISSING or verdict.state is RowState.HELD
             if verdict.paid or (unknown and not never_sent):
                 self.unmetered += 1
                 return None

@@ -17,6 +17,7 @@ import pyarrow as pa
 from batchctl.chunks import segments
 from batchctl.chunks.names import copies_name, rows_name
 from batchctl.files import crash_point, replacing, sha256_of
+from batchctl.judging.wires import READERS
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.decisions import drop_decision
 from batchctl.ledger.queries import Chunk, Intent
@@ -154,6 +155,7 @@ def task_of(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array
     directory = workspace.directory(chunk.run)
     names = sorted(chunk.results)
     sent_with = workspace.frozen_plan(chunk.settings)
+    intent = queries.last_intents(workspace.ledger.db, chunk.run).get(chunk.number)
     return Task(
         chunks=directory / "chunks",
         results=directory / "results",
@@ -173,6 +175,7 @@ def task_of(workspace: Workspace, chunk: Chunk, plan: Plan, superseded: pa.Array
         caps=caps(plan.job),
         calls=None if chunk.lane == BATCH else queries.calls_of(workspace.ledger.db, chunk.run, chunk.number),
         superseded=superseded,
+        expired=intent is not None and intent.expired and not READERS[sent_with.wire].tells_expired,
         refused=next((one for one in names if one.endswith(".refused.json")), None),
     )
 

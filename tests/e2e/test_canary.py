@@ -64,6 +64,8 @@ def test_it_says_what_it_has_shown(job: JobFolder) -> None:
     assert f"Canary of {job.run_id}: 2 rows in one batch" in done.err
     assert "the batch API took this model and form" in done.err
     assert f"Next: batchctl submit {job.run_id}" in done.err
+    done = job.run("status", code=8)
+    assert "chunk 2 (canary)" in done.err + done.out
     job.run("submit", code=8)
     job.run("poll", "--wait", code=0)
     job.run("validate", code=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import pytest
@@ -26,13 +25,7 @@ def slow(new_provider: NewProvider) -> Provider:
 
 def half_done(provider: Provider, after: int) -> None:
     """The running batch of a provider has answered `after` of its requests."""
-    emulated = Emulated(provider)
-    batch = until(lambda: provider.books().creates)[0]["id"]
-    emulated._change(batch, "validate_due = 0")
-    until(lambda: emulated._shown(batch)["status"] == "in_progress")
-    total, span, now = emulated._shown(batch)["requests"], 1e6, time.time()
-    begun = now - span * (after + 0.5) / total
-    emulated._change(batch, f"in_progress_at = {begun}, finalize_due = {begun + span}, end_due = {begun + 2 * span}")
+    Emulated(provider).reach(until(lambda: provider.books().creates)[0]["id"], after)
 
 
 def billed(job: JobFolder) -> Counter[str]:
@@ -82,6 +75,30 @@ def test_too_many_rows_for_a_live_tail_are_waited_for(new_job: NewJob, slow: Pro
     assert "100.0% are more than live_tail_max = 5.0%" in done.err
     assert job.books.live == 0
     assert job.check_balance()["submitted"] == 30
+
+
+def test_a_live_tail_keeps_to_the_budget(new_job: NewJob, slow: Provider) -> None:
+    job = new_job(slow, rows=30, model=MODEL)
+    job.run("prepare", code=0)
+    job.run("submit", code=8)
+    half_done(slow, 22)
+    text = (job.path / "job.toml").read_text()
+    (job.path / "job.toml").write_text(text + f"\n[lane]\n{TAIL}\n")
+    job.run("run", "--wait", "--budget", "0.000001USD", code=6)
+    for command in (["run", "--wait"], ["poll", "--wait"], ["submit"], ["rerun"]):
+        job.run(*command, code=6)
+        assert job.books.live == 0
+    job.run("run", "--wait", "--budget", "1USD", code=7)
+    assert job.check_balance()["completed"] == 30
+    check_once(job)
+
+
+def test_auto_keeps_to_the_budget(new_job: NewJob, new_provider: NewProvider) -> None:
+    job = new_job(new_provider(), lane='prefer = "auto"\ndeadline = "2h"', model=MODEL)
+    for command in (["run", "--wait"], ["submit"], ["run", "--wait", "--lane", "live"]):
+        job.run(*command, "--budget", "0.000001USD", code=6)
+        assert (job.books.creates, job.books.live) == ([], 0)
+    job.run("run", "--wait", "--budget", "1USD", code=0)
 
 
 def test_stop_cancels_and_sends_nothing_more(new_job: NewJob, slow: Provider) -> None:

@@ -130,7 +130,8 @@ def test_what_was_done_before_a_batch_expired_is_kept_and_only_the_rest_is_sent_
     for one in case.job.books.creates:
         case.provider.force(one["id"], status="expired")
     case.job.run("poll", "--wait", code=7)
-    case.job.run("validate", code=3)
+    case.job.run("validate", code=7)
+    assert set(case.job.status()["reasons"]) == {"expired"}
     balance = case.job.check_balance()
     assert balance["completed"] + balance["provider_error"] == 6
     assert len(case.job.books.rows) == balance["completed"]

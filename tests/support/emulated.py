@@ -46,13 +46,17 @@ class Emulated:
 
     def end(self, batch_id: str, how: str, *, after: int) -> None:
         """The emulator tells by the clock how far a batch is, so the batch's times are moved."""
+        self.reach(batch_id, after)
+        self.provider.force(batch_id, status=how)
+
+    def reach(self, batch_id: str, after: int) -> None:
+        """The batch runs and has answered `after` of its requests; it takes for ever for the others."""
         self._change(batch_id, "validate_due = 0")
         until(lambda: self._shown(batch_id)["status"] == "in_progress")
         now, total = time.time(), self._shown(batch_id)["requests"]
         span = 1e6
         begun = now - span * (after + 0.5) / total
         self._change(batch_id, f"in_progress_at = {begun}, finalize_due = {begun + span}, end_due = {begun + 2 * span}")
-        self.provider.force(batch_id, status=how)
 
     def _change(self, batch_id: str, what: str) -> None:
         with closing(sqlite3.connect(self.provider.state / "emulator.sqlite", timeout=60)) as db, db:

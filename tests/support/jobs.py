@@ -57,6 +57,7 @@ class JobFolder:
         self.name = name
         self.commands = commands
         self.provider = provider
+        self.file = "job.toml"
         self.number = 1
         """Of the run that is looked at."""
         self.done: list[Done] = []
@@ -175,7 +176,7 @@ class JobFolder:
     def status(self) -> Any:
         """What `status --json` prints, without a process for it."""
         with chdir(self.path):
-            return as_json(status(Options(environ=self.env)))
+            return as_json(status(Options(target=self.file, environ=self.env)))
 
     # --- what must be true ---
 
@@ -187,7 +188,7 @@ class JobFolder:
     def check_files(self) -> None:
         """What `check` finds: every file the ledger names is there and is what it was."""
         with chdir(self.path):
-            assert check(Options(environ=self.env)).exit == 0
+            assert check(Options(target=self.file, environ=self.env)).exit == 0
 
     def chunk_rows(self) -> dict[str, tuple[str, int]]:
         """custom_id to source id and attempt, over every chunk the ledger names."""

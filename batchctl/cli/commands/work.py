@@ -154,7 +154,9 @@ def submit(
     return workflow.submit(common.options(target, lane=lane, budget=budget), plan_only=plan, max_batches=max_batches)
 
 
-def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None) -> Report:
+def poll(
+    common: Common, target: Target = None, wait: Wait = False, max_wait: MaxWait = None, budget: Budget = None
+) -> Report:
     """Read statuses, collect what has ended, send chunks that now fit.
 
     \b
@@ -163,7 +165,7 @@ def poll(common: Common, target: Target = None, wait: Wait = False, max_wait: Ma
     """
     from batchctl.workflow import poll as workflow
 
-    return workflow.poll(common.options(target, wait=wait, max_wait=max_wait))
+    return workflow.poll(common.options(target, wait=wait, max_wait=max_wait, budget=budget))
 
 
 def validate(
