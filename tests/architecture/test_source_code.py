@@ -17,6 +17,7 @@ WRITERS = [
         "transitions.py",
         "decisions.py",
         "publications.py",
+        "chosen.py",
         "live_calls.py",
         "purges.py",
         "canary.py",
