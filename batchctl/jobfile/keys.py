@@ -281,7 +281,9 @@ class Publish(_Table):
 class Retention(_Table):
     """How long texts are kept."""
 
-    remote_files: UntilPublishedOrSeconds | None = Field(default=None, description="Files at the provider.")
+    remote_files: UntilPublishedOrSeconds | None = Field(
+        default=None, description="Files at the provider: on-publish, or an age, which OpenAI is told at upload."
+    )
     inputs: Seconds | None = Field(default=None, description="Local request texts.")
     outputs: Seconds | None = Field(default=None, description="Local answers.")
 
