@@ -281,8 +281,8 @@ MUTATIONS = (
         (
             (
                 "batchctl/ledger/queries.py",
-                "SUM(requests + copies), SUM(copies) FROM chunk",
-                "SUM(requests), SUM(copies) FROM chunk",
+                "SUM(rows), SUM(copied) FROM tally",
+                "SUM(rows - copied), SUM(copied) FROM tally",
             ),
         ),
         ("tests/cli/test_journey.py::test_identical_rows_are_paid_once",),
