@@ -318,7 +318,7 @@ MUTATIONS = (
                 "            return\n        raise\n\n\ndef write_file",
             ),
         ),
-        ("tests/cli/test_storage.py::test_no_room_for_results",),
+        ("tests/crash/test_every_call.py::test_no_room_for_the_results_is_said",),
     ),
     Mutation(
         "a key that the other side repeats is kept",
