@@ -281,8 +281,8 @@ MUTATIONS = (
         (
             (
                 "batchctl/ledger/queries.py",
-                "SUM(requests + copies), SUM(copies) FROM chunk",
-                "SUM(requests), SUM(copies) FROM chunk",
+                "SUM(rows), SUM(copied) FROM tally",
+                "SUM(rows - copied), SUM(copied) FROM tally",
             ),
         ),
         ("tests/cli/test_journey.py::test_identical_rows_are_paid_once",),
@@ -318,7 +318,7 @@ MUTATIONS = (
                 "            return\n        raise\n\n\ndef write_file",
             ),
         ),
-        ("tests/cli/test_storage.py::test_no_room_for_results",),
+        ("tests/crash/test_every_call.py::test_no_room_for_the_results_is_said",),
     ),
     Mutation(
         "a key that the other side repeats is kept",

@@ -71,9 +71,8 @@ def keep(workspace: Workspace, provider: Guarded, run: queries.Run) -> None:
     db = workspace.ledger.db
     run = queries.run(db, run.id)
     at = due(workspace, run)
-    if (
-        run.stopped and run.risk == STOP
-    ):  # decided: batches that a killed command did not come to, or that were found late
+    # Decided: batches that a killed command did not come to, or that were found late.
+    if run.stopped and run.risk == STOP:
         stop_batches(workspace, provider, run, again=False)
     if at is None or run.stopped or not queries.was_submitted(db, run.id):  # a canary is no reason to hurry
         return

@@ -54,6 +54,15 @@ def test_killed_while_results_are_written(bench: Bench, calls: list[str]) -> Non
     assert struck(bench, numbers[:2], ("after",)) == 2
 
 
+def test_no_room_for_the_results_is_said(bench: Bench, calls: list[str]) -> None:
+    number = next(int(one.split()[0]) for one in calls if "/results.jsonl" in one and one.split()[1] == "write")
+    outcome = bench.strike(number, "ENOSPC+")
+    assert outcome.harms == ()
+    assert outcome.first is not None
+    assert outcome.first.code == 12
+    assert "the disk is full" in outcome.first.err
+
+
 @pytest.mark.parametrize("mode", ["powercut", "torn"])
 def test_power_cut_at_a_call(bench: Bench, calls: list[str], mode: str) -> None:
     assert struck(bench, sample(calls, 9, first=3), MODES[mode]) > 6
