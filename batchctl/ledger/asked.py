@@ -47,10 +47,14 @@ def open_samples(db: sqlite3.Connection, run_id: str) -> dict[str, int]:
     return {row["key"]: row["calls"] for row in rows}
 
 
-def lost_samples(db: sqlite3.Connection, run_id: str) -> set[str]:
-    """Digests of requests that a dry run of this run sent, and whose answer was lost: they may be billed."""
-    rows = db.execute("SELECT key FROM live_call WHERE run = ? AND chunk IS NULL AND state = 'lost'", (run_id,))
-    return {row["key"] for row in rows}
+def paid_samples(db: sqlite3.Connection, run_id: str) -> dict[str, str]:
+    """Digest to `answered` or `lost`, for requests of a dry run that are billed, or may be."""
+    rows = db.execute(
+        "SELECT key, MAX(state) AS state FROM live_call WHERE run = ? AND chunk IS NULL AND state IN ('answered', 'lost')"
+        " GROUP BY key",
+        (run_id,),
+    )
+    return {row["key"]: row["state"] for row in rows}
 
 
 def second_batches(db: sqlite3.Connection, run_id: str) -> dict[int, int]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from batchctl.files import crash_point, open_private, storage_failed
+from batchctl.files import crash_point, open_private, storage_failed, sync_directory
 from batchctl.judging.wires import READERS
 from batchctl.ledger import asked, live_calls, queries
 from batchctl.model.batches import LiveAnswer
@@ -48,7 +48,7 @@ class SampleCalls:
         self.price = money.price_of(workspace, run, run.settings, "live")
 
     def recover(self) -> set[str]:
-        """Close what a killed dry run left open. The keys of all calls whose answer is lost: not to be asked again."""
+        """Close what a killed dry run left open. The keys of all calls whose answer is not here: not to be asked again."""
         self._cut_half_line()
         db = self.workspace.ledger.db
         left = asked.open_samples(db, self.run.id)
@@ -57,7 +57,9 @@ class SampleCalls:
             with self.workspace.ledger.transaction() as transaction:
                 for key in sorted(left):
                     self._close(transaction, answers.get(key, {"key": key, "status": LOST}))
-        return asked.lost_samples(db, self.run.id)
+        paid = asked.paid_samples(db, self.run.id)
+        here = {one["key"] for one in self._lines() if one["status"] == 200}
+        return {key for key, state in paid.items() if state == "lost" or key not in here}
 
     def stored(self, max_age: float) -> dict[str, Any]:
         """Answers of earlier dry runs of this run that are young enough, by key."""
@@ -74,7 +76,10 @@ class SampleCalls:
         under_way: dict[Answer, Sampled] = {}
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
+            fresh_file = not self.path.exists()
             with open_private(self.path, append=True) as out:
+                if fresh_file:
+                    sync_directory(self.path.parent)  # its name must survive what its content survives
                 try:
                     while under_way or (waiting and self.failure is None):
                         while waiting and self.failure is None and len(under_way) < AT_ONCE:

@@ -180,7 +180,8 @@ def test_a_signal_during_a_dry_run_keeps_the_answers_that_are_there(new_job: New
     assert set(bought_live(job).values()) == {1}
 
 
-def test_a_sample_that_lost_every_answer_is_not_asked_again(new_job: NewJob, provider: Provider) -> None:
+def test_a_sample_that_lost_every_answer_is_not_asked_again(new_job: NewJob, new_provider: NewProvider) -> None:
+    provider = new_provider()
     job = new_job(provider, rows=3, sample='rows = 3\nmin_valid = "0%"', model=MODEL)
     provider.fault("POST /v1/responses", "drop-after", count=3)
     job.run("run", code=(0, 8))
@@ -189,8 +190,17 @@ def test_a_sample_that_lost_every_answer_is_not_asked_again(new_job: NewJob, pro
     assert set(bought_live(job).values()) == {1}
 
 
-def test_half_a_line_of_a_killed_dry_run_spoils_no_answer_after_it(new_job: NewJob, provider: Provider) -> None:
-    job = new_job(provider, sample="rows = 4", model=MODEL)
+def test_answers_of_a_dry_run_that_are_gone_are_not_bought_again(new_job: NewJob, new_provider: NewProvider) -> None:
+    job = new_job(new_provider(), rows=20, sample="rows = 4", model=MODEL)
+    job.run("prepare", code=0)
+    job.run("dry-run", code=0)
+    (job.directory / "dry-run.jsonl").unlink()
+    assert job.run("dry-run", "--json", code=0).json["calls"] == 4
+    assert sorted(bought_live(job).values()) == [1] * 8
+
+
+def test_half_a_line_of_a_killed_dry_run_spoils_no_answer_after_it(new_job: NewJob, new_provider: NewProvider) -> None:
+    job = new_job(new_provider(), sample="rows = 4", model=MODEL)
     job.run("prepare", code=0)
     job.run("dry-run", "--rows", "2", code=0)
     with (job.directory / "dry-run.jsonl").open("ab") as file:
