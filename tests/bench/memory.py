@@ -4,7 +4,8 @@
 
 A place is a provider, `vertex-gcs` or `vertex-bigquery`. `submit`, `poll` and `validate` are processes of their own; what
 the kernel says they had at most (VmHWM) is held against the same commands on a chunk of a hundred rows. The answers are as
-long as the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above 150 MB.
+long as the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above
+150 MB up or down; what judging takes is told as well, and grows with the length of rows and answers.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def main() -> int:
             provider.stop()
             shutil.rmtree(folder, ignore_errors=True)
         more = {way: round(full[way] - idle[way]) for way in WAYS}
-        above += [place] if max(more.values()) > MOST_MB else []
+        above += [place] if max(more["up"], more["down"]) > MOST_MB else []
         print(json.dumps({
             "place": place, "mb_above_idle": more, "mb_idle": {way: round(idle[way]) for way in more},
             "mb_sent": round(full["sent"]), "mb_came": round(full["came"]),
