@@ -4,7 +4,8 @@
 
 A place is a provider, `vertex-gcs` or `vertex-bigquery`. `submit`, `poll` and `validate` are processes of their own; what
 the kernel says they had at most (VmHWM) is held against the same commands on a chunk of a hundred rows. The answers are as
-long as the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above 150 MB.
+long as the requests. The emulator and the object stores are other processes or belong to this one. Exit code 1 above
+150 MB up or down; what judging takes is told as well, and grows with the length of rows and answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from batchctl.emulator import ADDRESSES
@@ -95,31 +97,36 @@ def peaks(folder: Path, place: str, provider: Provider, gcs: Gcs, s3: S3, rows: 
     return found
 
 
+def compared(place: str, mb: int, gcs: Gcs, s3: S3) -> dict[str, int]:
+    """What each command had above idle, told on a line of JSON."""
+    folder = Path(tempfile.mkdtemp(prefix="batchctl-memory-"))
+    rows = min(mb, SMALLER.get(place, mb)) * 1_000_000 // (ROW_BYTES + 700)
+    provider = ProviderProcess(folder / "provider", says={"": "y" * ROW_BYTES}, gcs=gcs.url, s3=s3.url)
+    try:
+        idle = peaks(folder / "idle", place, provider, gcs, s3, IDLE_ROWS)
+        full = peaks(folder / "full", place, provider, gcs, s3, rows)
+    finally:
+        provider.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    more = {way: round(full[way] - idle[way]) for way in WAYS}
+    told = {"place": place, "mb_above_idle": more, "mb_idle": {way: round(idle[way]) for way in WAYS}}
+    print(json.dumps(told | {"mb_sent": round(full["sent"]), "mb_came": round(full["came"])}), flush=True)
+    return more
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.memory", description=__doc__.split("\n")[0])
     parser.add_argument("places", nargs="*", metavar="PLACE", help="left out: all of them")
     parser.add_argument("--mb", type=int, default=200, help="size of the chunk")
     arguments = parser.parse_args()
-    gcs, s3 = Gcs(), S3()
     above = []
-    for place in arguments.places or PLACES:
-        folder = Path(tempfile.mkdtemp(prefix="batchctl-memory-"))
-        rows = min(arguments.mb, SMALLER.get(place, arguments.mb)) * 1_000_000 // (ROW_BYTES + 700)
-        provider = ProviderProcess(folder / "provider", says={"": "y" * ROW_BYTES}, gcs=gcs.url, s3=s3.url)
-        try:
-            idle = peaks(folder / "idle", place, provider, gcs, s3, IDLE_ROWS)
-            full = peaks(folder / "full", place, provider, gcs, s3, rows)
-        finally:
-            provider.stop()
-            shutil.rmtree(folder, ignore_errors=True)
-        more = {way: round(full[way] - idle[way]) for way in WAYS}
-        above += [place] if max(more.values()) > MOST_MB else []
-        print(json.dumps({
-            "place": place, "mb_above_idle": more, "mb_idle": {way: round(idle[way]) for way in more},
-            "mb_sent": round(full["sent"]), "mb_came": round(full["came"]),
-        }), flush=True)  # fmt: skip
-    gcs.stop()
-    s3.stop()
+    with ExitStack() as stack:
+        gcs, s3 = Gcs(), S3()
+        stack.callback(gcs.stop)
+        stack.callback(s3.stop)
+        for place in arguments.places or PLACES:
+            more = compared(place, arguments.mb, gcs, s3)
+            above += [place] if max(more["up"], more["down"]) > MOST_MB else []
     return int(bool(above))
 
 
