@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from operator import add
 from pathlib import Path
 from typing import BinaryIO
 
@@ -138,7 +139,7 @@ class Packer:
             self._pack(Block.of(*columns))
 
     def _pack(self, block: Block) -> None:
-        ends = [self._fixed * number + size for number, size in enumerate(_ends(block.middles), 1)]
+        ends = _ends(block.middles, self._fixed)
         start, before = 0, 0  # rows and bytes of the block that are written
         while start < len(block):
             end = self._fitting(ends, start, before)
@@ -243,11 +244,11 @@ def _lines(frame: Frame, custom_ids: pa.StringArray, middles: pa.StringArray) ->
     return arrays.concatenated(frame.head, custom_ids, frame.before, middles, frame.after + b"\n")
 
 
-def _ends(middles: pa.StringArray) -> Iterator[int]:
-    """Where each value ends, counted from the start of the first."""
-    ends = memoryview(middles.buffers()[1]).cast("i")[middles.offset : middles.offset + len(middles) + 1]
-    first = ends[0]
-    return (one - first for one in ends[1:])
+def _ends(middles: pa.StringArray, around: int) -> list[int]:
+    """Where each line ends, counted from the start of the first; `around` bytes stand around a middle."""
+    ends = memoryview(middles.buffers()[1]).cast("i")[middles.offset : middles.offset + len(middles) + 1].tolist()
+    begins = range(-ends[0], around * len(ends), around)
+    return list(map(add, ends, begins))[1:]
 
 
 def stored(directory: Path, chunk: Packed, frame: Frame) -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:

@@ -7,6 +7,7 @@ source id. A *custom_id* joins one result to one attempt of one record; an *inte
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 DIGEST_BYTES = 16
 CUSTOM_ID_LENGTH = 8 + 1 + 16 + 1 + 6 + 1 + 2
@@ -31,6 +32,18 @@ def id_digest(source_id: bytes) -> bytes:
 def purged_id(source_id: str) -> str:
     """What stands for a source id in the segments of a run whose texts were purged: still told apart, not readable."""
     return "purged:" + id_digest(source_id.encode()).hex()
+
+
+def id_digests(source_ids: Sequence[bytes]) -> bytes:
+    """`id_digest` of each, one after another."""
+    sha256 = hashlib.sha256
+    return b"".join([sha256(one).digest()[:DIGEST_BYTES] for one in source_ids])
+
+
+def record_keys(request_digests: Sequence[bytes], source_ids: Sequence[bytes]) -> bytes:
+    """`record_key` of each pair, one after another."""
+    sha256, pairs = hashlib.sha256, zip(request_digests, source_ids, strict=True)
+    return b"".join([sha256(request + name).digest()[:DIGEST_BYTES] for request, name in pairs])
 
 
 def record_key(request_digest: bytes, source_id: bytes) -> bytes:

@@ -18,8 +18,8 @@ from batchctl.model.batches import LiveAnswer
 from batchctl.model.errors import BatchctlError, NotFound, OutcomeUnknown
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import money
-from batchctl.workflow.live import Booked, Sending, begun, line_of
-from batchctl.workflow.live_width import Row
+from batchctl.workflow.live import Booked, Sending, begun
+from batchctl.workflow.live_width import Row, line_of
 from batchctl.workflow.workspace import Workspace
 
 MOST_AT_ONCE = 16

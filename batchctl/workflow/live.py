@@ -5,6 +5,9 @@ counts; a call that was certainly not acted upon is free to be made again; of an
 again by itself: its row is held for a person. So a kill at any moment loses no answer that was recorded and repeats no
 call that may be billed; the same command goes on with the rows that are left.
 
+Some calls are on record before there is room for them, so that one leaves the moment another is answered and does not wait
+for a disk. Those that never left are given back when the command ends; after a kill nobody can tell them from the others.
+
 What comes back is written in the order it comes, one line a row: `{"custom_id", "live": {"status", "request_id", "body"}}`
 with the body's own bytes. When no row is left the file becomes the chunk's result file, and everything after that
 (validate, rerun, report) is the same as for a batch.
@@ -14,8 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -43,14 +44,16 @@ from batchctl.model.errors import (
 )
 from batchctl.model.ids import intent_id
 from batchctl.providers.guard import Guarded
-from batchctl.providers.live import Caller, caller
+from batchctl.providers.live import caller
 from batchctl.workflow import money
-from batchctl.workflow.live_width import MOST_AT_ONCE, Row, Width
+from batchctl.workflow.live_signals import signals
+from batchctl.workflow.live_width import MOST_AT_ONCE, Row, Width, line_of
 from batchctl.workflow.reports import plural
 from batchctl.workflow.workspace import Workspace
 
 REFUSALS_BEFORE_GIVING_UP = 8
 LOST_BEFORE_GIVING_UP = 5
+GATHER_SECONDS = 0.004
 DRAIN_SECONDS = 4.0  # after a signal, for answers that are under way and may be paid
 
 
@@ -126,6 +129,10 @@ class Sending:
         self.signal = 0
         self.signals: tuple[int, ...] = ()  # those that the loop catches
         self.tasks: set[asyncio.Task[None]] = set()
+        self.ready: deque[Row] = deque()  # on record, and not sent yet
+        self.pace = 0  # answers that came back together the last time: so many more calls go on record
+        self.flying = 0  # sent, and nothing has come back
+        self.under_way = 0  # those, and what has come back and is not recorded
         most = workspace.policy.limits.calls_at_once or MOST_AT_ONCE
         learnt = queries.window(workspace.ledger.db, self._window)
         self.width = Width(most, learnt, provider.waits)
@@ -230,7 +237,7 @@ class Sending:
         self.left = money.live_room(self.workspace, self.run, self.bounds)
         self.waiting = self._rows()
         self.again: deque[Row] = deque()
-        with _signals(self):
+        with signals(self):
             asyncio.run(self._all())
         if self.width.narrowed:
             with self.workspace.ledger.transaction() as db:
@@ -254,27 +261,33 @@ class Sending:
     async def _all(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.came: asyncio.Queue[_Outcome | None] = asyncio.Queue()
-        self.under_way = 0
-        tasks = self.tasks
         for number in self.signals:
             self.loop.add_signal_handler(number, self._signalled, number)
         done: list[_Outcome] = []
-        async with caller(self.provider, self.plan.endpoint, self.width.most) as call:
+        async with caller(self.provider, self.plan.endpoint, self.width.most) as self.call:
             while True:
-                going = self._next(self.under_way)
+                going = self._next()
                 await self._record(done, going)
                 done.clear()
-                for row in going:
-                    task = self.loop.create_task(self._one(call, row))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                self.under_way += len(going)
-                if not self.under_way and not self._goes_on():
+                self.ready += going
+                self._leave()
+                if not self.under_way and not self.ready and not self._goes_on():
                     return
                 done += await self._outcomes()
                 if self.signal:
-                    await self._drained(tasks, done)
+                    await self._drained(done)
                     return
+
+    def _leave(self) -> None:
+        """Calls that are on record are made, as far as there is room."""
+        while self.ready and self.flying < self.width.now and not self._stopping and not self.width.pause:
+            row = self.ready.popleft()
+            row.turn = self.width.turn
+            self.flying += 1
+            self.under_way += 1
+            task = self.loop.create_task(self._one(row))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     def _goes_on(self) -> bool:
         """Nothing is under way: is there a row that only has to wait?"""
@@ -286,11 +299,12 @@ class Sending:
             self.again.append(row)
         return row is not None
 
-    def _next(self, under_way: int) -> list[Row]:
-        """The rows that leave now."""
+    def _next(self) -> list[Row]:
+        """The rows whose calls go on record now: those that leave at once, and some that leave when there is room."""
         going: list[Row] = []
         self.short = None
-        while not self._stopping and not self.width.pause and under_way + len(going) < self.width.now:
+        wanted = self.width.now + min(self.pace, self.width.now // 2) - self.flying - len(self.ready)
+        while not self._stopping and not self.width.pause and len(going) < wanted:
             row = self.again.popleft() if self.again else next(self.waiting, None)
             if row is None:
                 break
@@ -300,7 +314,6 @@ class Sending:
                     self.short = row.bound
                     break
                 self.left -= row.bound
-            row.turn = self.width.turn
             going.append(row)
         return going
 
@@ -312,14 +325,18 @@ class Sending:
         self.signal = number
         self.came.put_nowait(None)
 
-    async def _one(self, call: Caller, row: Row) -> None:
+    async def _one(self, row: Row) -> None:
         try:
-            answer: LiveAnswer | BaseException = await call.ask(self.codec.live_body(row.line))
+            answer: LiveAnswer | BaseException = await self.call.ask(self.codec.live_body(row.line))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # every outcome goes to the one place that records it
             answer = error
+        self.flying -= 1
         self.came.put_nowait((row, answer))
+        if isinstance(answer, LiveAnswer):  # after anything else the width is looked at before the next call
+            self.width.answered(row, answer)
+            self._leave()
 
     async def _outcomes(self) -> list[_Outcome]:
         """What has come back, at least one of it unless a pause ends first."""
@@ -328,6 +345,8 @@ class Sending:
             first = await asyncio.wait_for(self.came.get(), pause if pause or not self.under_way else None)
         except TimeoutError:
             return []
+        if self.ready:  # nobody waits for the record of it: what comes in the next moment shares one
+            await asyncio.sleep(GATHER_SECONDS)
         return self._taken(first)
 
     def _taken(self, first: _Outcome | None = None) -> list[_Outcome]:
@@ -339,19 +358,32 @@ class Sending:
         self.under_way -= len(found)
         return found
 
-    async def _drained(self, tasks: set[asyncio.Task[None]], done: list[_Outcome]) -> None:
+    async def _drained(self, done: list[_Outcome]) -> None:
         """After a signal: record what still comes within seconds. Nothing more is sent."""
-        if tasks:
-            await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=DRAIN_SECONDS)
         await self._record([*done, *self._taken()], [])
-        for task in list(tasks):
+        for task in list(self.tasks):
             task.cancel()
+
+    def _given_back(self) -> list[Row]:
+        """Once nothing more is sent: the rows whose calls are on record and never left."""
+        if not self._stopping:
+            return []
+        rows = list(self.ready)
+        self.ready.clear()
+        self.again.extendleft(reversed(rows))
+        return rows
 
     async def _record(self, done: list[_Outcome], going: list[Row]) -> None:
         """Answers to disk, then what became of their calls and which calls leave next, in one transaction."""
-        if not done and not going:
+        self.pace = len(done)
+        back = self._given_back()
+        if not done and not going and not back:
             return
-        closed: list[Closed] = []
+        closed: list[Closed] = [(row.custom_id, "refused", None, None) for row in back]
+        for row in back:
+            self._refund(row, "refused", None)
         settled = []
         wrote = False
         for row, answer in done:
@@ -359,7 +391,6 @@ class Sending:
                 self.out.write(line_of(row.custom_id, answer))
                 wrote = True
                 booked = self._booking(answer.status, answer.body)
-                self.width.answered(row, answer)
             else:
                 booked = (self._failed(row, answer), None, None)
             if isinstance(answer, LiveAnswer) or booked == LOST:
@@ -468,31 +499,3 @@ class Sending:
                 bound=None if most is None else most * self.chunk.requests,
                 because=f"every row was asked for in the {self.lane} lane",
             )
-
-
-def line_of(custom_id: str, answer: LiveAnswer) -> bytes:
-    """One answer as a line of a result file. In JSON a line feed is only ever white space between two tokens."""
-    raw = answer.raw or orjson.dumps(answer.body)
-    head = orjson.dumps({"status": answer.status, "request_id": answer.request_id})
-    body = raw.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b'{"custom_id":%b,"live":%b,"body":%b}}\n' % (orjson.dumps(custom_id), head[:-1], body)
-
-
-@contextmanager
-def _signals(work: Sending) -> Iterator[None]:
-    """A first signal lets the answers under way arrive for some seconds, then does what it did before; a second at once.
-
-    The loop itself catches them: one that the kernel gives to another thread would not wake it otherwise.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {int(one): signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    work.signals = tuple(number for number, handler in before.items() if callable(handler))
-    try:
-        yield
-    finally:
-        for number in work.signals:
-            signal.signal(number, before[number])
-    if work.signal:
-        before[work.signal](work.signal, None)

@@ -1,10 +1,12 @@
-"""How many live calls may be under way at once, learnt from the answers: more for each answer, half for each refusal."""
+"""One row of the live lane, and how many may be under way at once: more for each answer, half for each refusal."""
 
 from __future__ import annotations
 
 import random
 import time
 from dataclasses import dataclass
+
+import orjson
 
 from batchctl.model.batches import LiveAnswer
 from batchctl.providers.guard import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
@@ -21,6 +23,14 @@ class Row:
     line: bytes
     bound: int | None = None
     turn: int = 0
+
+
+def line_of(custom_id: str, answer: LiveAnswer) -> bytes:
+    """One answer as a line of a result file. In JSON a line feed is only ever white space between two tokens."""
+    raw = answer.raw or orjson.dumps(answer.body)
+    head = orjson.dumps({"status": answer.status, "request_id": answer.request_id})
+    body = raw.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b'{"custom_id":%b,"live":%b,"body":%b}}\n' % (orjson.dumps(custom_id), head[:-1], body)
 
 
 class Width:

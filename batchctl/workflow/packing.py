@@ -30,7 +30,7 @@ from batchctl.files import make_directory
 from batchctl.ledger import queries
 from batchctl.ledger.transitions import NewChunk
 from batchctl.model.errors import ConsentMissing, UsageError
-from batchctl.model.ids import DIGEST_BYTES, id_digest, record_key
+from batchctl.model.ids import DIGEST_BYTES, id_digest, id_digests, record_key, record_keys
 from batchctl.model.rows import Unusable
 from batchctl.tables.source import RowBatch, Source
 from batchctl.tables.texts import Texts
@@ -219,9 +219,9 @@ class Packing:
         names: list[bytes] = ids.cast(pa.binary()).to_pylist()
         if not all(names):
             self._missing_id(positions[names.index(b"")])
-        keys = b"".join([record_key(*pair) for pair in zip(encoded.requests, names, strict=True)])
+        keys = record_keys(encoded.requests, names)
         requests = b"".join(encoded.requests)
-        self.ids.add(b"".join(map(id_digest, names)))
+        self.ids.add(id_digests(names))
         self.requests.add(requests)
         for column in (b"\n".join(names), b"\n".join(encoded.requests), arrays.joined(encoded.texts, b"\n")):
             self._all_rows.update(column)

@@ -76,7 +76,8 @@ def write_job(directory: Path, rows: int, port: int) -> None:
     (directory / "prompt.md").write_text("Row {{ id }}: {{ text }}")
     (directory / "job.toml").write_text(
         'version = 1\nname = "bench"\nsource = { path = "rows.csv", id = "id" }\nprompt = { file = "prompt.md" }\n'
-        f'model = {{ provider = "openai-compatible", name = "m", base_url = "http://127.0.0.1:{port}/v1" }}\n'
+        'model = { provider = "openai-compatible", name = "m", endpoint = "/v1/responses",'
+        f' base_url = "http://127.0.0.1:{port}/v1" }}\n'
         f'sample = {{ rows = 0 }}\nlane = {{ prefer = "live" }}\nlimits = {{ calls_at_once = {AT_ONCE} }}\n'
     )
 
