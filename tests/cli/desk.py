@@ -81,6 +81,7 @@ class Desk:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": str(ROOT),  # the tree that these tests lie in, whatever is installed
             "PYTHONDONTWRITEBYTECODE": "1",  # under a limit on file sizes, half a cache file would stay behind
             "BATCHCTL_POLL_SECONDS": "0.02",
             "BATCHCTL_SETTLE_SECONDS": "0",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import NewJob, NewProvider
+from tests.conftest import ROOT, NewJob, NewProvider
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider
 
@@ -28,7 +28,9 @@ def prepared(new_job: NewJob, **env: str) -> dict[str, str]:
         None, name="same", rows=ROWS, limits="chunk_rows = 2", prompt="{{ id }} {{ text | lower }} {{ text | sort }}"
     )
     argv = [sys.executable, "-m", "batchctl", "prepare"]  # a process of its own: places count from its start
-    done = subprocess.run(argv, cwd=job.path, env=job.env | env, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        argv, cwd=job.path, env=job.env | env | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()

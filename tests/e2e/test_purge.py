@@ -89,6 +89,23 @@ def test_nothing_is_left_of_a_purged_run_but_what_keeps_it_from_being_paid_twice
     assert "changed" in done.run("prepare", code=6).err, "rows that were done are still known by their ids"
 
 
+def test_what_the_provider_said_of_a_row_goes_as_well(new_job: NewJob, new_provider: NewProvider) -> None:
+    """A refusal may quote the row: it is in the ledger, in its history and in its journal."""
+    provider = new_provider(latency="1h")
+    job = new_job(provider, rows=ROWS, schema=SCHEMA)
+    job.run("run", code=8)
+    complaint = {"code": "token_limit_exceeded", "message": f"no room for {TEXT}", "line": None, "param": None}
+    provider.force(job.books.creates[0]["id"], status="failed", errors=[complaint])
+    job.run("poll", code=10)
+    job.run("run", code=8)
+    provider.force(job.books.creates[1]["id"], status="completed")
+    job.run("run", "--wait", code=0)
+    assert TEXT.encode() in (job.state / "ledger.journal").read_bytes()
+    job.run("purge", job.run_id, "--local", code=0)
+    assert holds_canary(job) == []
+    job.check_files()
+
+
 def test_files_at_the_provider_are_deleted_once_the_answers_are_here(done: JobFolder, provider: Provider) -> None:
     assert done.run("purge", done.run_id, "--json", code=0).json["remote_files"] == 2
     gone = [one["path"].rpartition("/")[2] for one in provider.calls("DELETE", "/v1/files/")]
