@@ -15,6 +15,7 @@ WRITERS = [
     ROOT / "batchctl/ledger" / name
     for name in (
         "transitions.py",
+        "chosen.py",
         "decisions.py",
         "publications.py",
         "chosen.py",
