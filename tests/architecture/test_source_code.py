@@ -15,7 +15,6 @@ WRITERS = [
     ROOT / "batchctl/ledger" / name
     for name in (
         "transitions.py",
-        "chosen.py",
         "decisions.py",
         "publications.py",
         "chosen.py",
