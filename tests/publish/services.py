@@ -42,6 +42,10 @@ class Service:
         """Whether a marker, where the target has one, vouches for what is there."""
         return True
 
+    def is_vouched_for_wrongly(self) -> bool:
+        """Whether a marker speaks of other rows than those that are there."""
+        return False
+
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
@@ -156,6 +160,9 @@ class Objects(Service):
         marker, content = self.get(f"{self.name}._SUCCESS"), self.get(self.name)
         assert content is not None
         return marker is not None and json.loads(marker)["sha256"] == hashlib.sha256(content).hexdigest()
+
+    def is_vouched_for_wrongly(self) -> bool:
+        return self.get(f"{self.name}._SUCCESS") is not None and not self.whole()
 
 
 class S3(Objects):

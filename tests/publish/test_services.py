@@ -104,6 +104,7 @@ def killed_and_carried_on(
         reached += job.run("publish", *argv, BATCHCTL_CRASH_AT=point).killed
         now = service.rows()
         assert now == wanted or [one["id"] for one in now] == ["old"], point
+        assert not service.is_vouched_for_wrongly(), point
         job.run("publish", *argv, code=0)
         assert service.rows() == wanted, point
         assert service.whole(), point
