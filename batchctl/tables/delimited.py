@@ -24,10 +24,10 @@ from __future__ import annotations
 import csv
 import re
 from contextlib import contextmanager
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchctl.model.errors import UsageError
+from batchctl.tables.arrow_csv import ArrowParser
 from batchctl.tables.streams import (
     MAGIC_BYTES,
     NOTHING_WRITTEN,
@@ -141,12 +141,12 @@ class Delimited:
         check_distinct(names, f"{self._file.name}:{cursor.physical(line)}")
         return tuple(names)
 
-    def _parser(self, columns: Sequence[str]) -> _ArrowParser | None:
+    def _parser(self, columns: Sequence[str]) -> ArrowParser | None:
         if not self._fast or len(self.columns) > FAST_COLUMNS:
             return None
-        return _ArrowParser(self.columns, columns, self._delimiter)
+        return ArrowParser(self.columns, columns, self._delimiter)
 
-    def _parse(self, cursor: _Cursor, parser: _ArrowParser | None) -> Any:
+    def _parse(self, cursor: _Cursor, parser: ArrowParser | None) -> Any:
         """The next block as a pyarrow table; None, and the cursor not moved, if only the reference may read it."""
         if parser is None:
             return None
@@ -275,42 +275,6 @@ def _count_lines(file: SourceFile, size: int) -> int:
     finally:
         stream.close()
     return count
-
-
-class _ArrowParser:
-    """pyarrow's CSV parser over one block of whole records, all columns text."""
-
-    def __init__(self, names: Sequence[str], columns: Sequence[str], delimiter: str) -> None:
-        import pyarrow as pa
-        import pyarrow.csv as pc
-
-        self._pa, self._pc = pa, pc
-        self._some = len(columns) < len(names)
-        self._read = pc.ReadOptions(use_threads=False, column_names=list(names))
-        self._parse = pc.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=True)
-        self._convert = pc.ConvertOptions(
-            column_types=dict(zip(columns, repeat(pa.string()))),
-            include_columns=list(columns),
-            strings_can_be_null=False,
-        )
-
-    def parse(self, block: memoryview) -> Any:
-        """A table, or None when pyarrow refuses: then the reference says why, or reads it after all."""
-        if self._some:  # pyarrow checks only the columns it converts
-            try:
-                str(block, "utf-8")
-            except UnicodeDecodeError:
-                return None
-        self._read.block_size = len(block) + 1  # the whole block at once: a record longer than it cannot straddle
-        try:
-            return self._pc.read_csv(
-                self._pa.BufferReader(block),
-                read_options=self._read,
-                parse_options=self._parse,
-                convert_options=self._convert,
-            )
-        except self._pa.ArrowException:
-            return None
 
 
 class _Mark(NamedTuple):

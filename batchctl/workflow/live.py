@@ -211,12 +211,9 @@ class Sending:
                     break  # a power cut left something else: what was in it is lost
                 whole += len(line)
                 answer = value["live"]
-                kept = (
-                    None
-                    if answer is None or calls.get(value["custom_id"]) not in ("open", "running")
-                    else answer["body"]
-                )
-                found[value["custom_id"]] = (0 if answer is None else answer["status"], kept)
+                wanted = answer is not None and calls.get(value["custom_id"]) in ("open", "running")
+                status = 0 if answer is None else answer["status"]
+                found[value["custom_id"]] = (status, answer["body"] if wanted else None)
         if whole != self.path.stat().st_size:  # what was being written when the process was killed
             os.truncate(self.path, whole)
         return found

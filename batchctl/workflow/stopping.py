@@ -6,10 +6,14 @@ asks for the rest.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
-from batchctl.providers.guard import Guarded
 from batchctl.workflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from batchctl.providers.guard import Guarded
 
 ASKED = "cancel asked"
 

@@ -78,7 +78,21 @@ def test_what_stays_on_this_machine_loads_no_sdk(job: Path, argv: list[str]) -> 
 
 
 def test_status_reads_the_ledger_and_no_table(job: Path) -> None:
-    assert not loaded(job, "status") & (SDKS | {"pyarrow", "jsonschema", "jsonschema_rs", "rich"})
+    assert not loaded(job, "status") & (SDKS | {"pyarrow", "jsonschema", "jsonschema_rs", "jinja2", "rich", "asyncio"})
+
+
+def test_status_reads_no_lane_judge_or_price(job: Path) -> None:
+    """Twenty times the start of a bare interpreter is the bar, and typer alone takes fifteen."""
+    command = "import sys; sys.argv[1:] = ['status']; from batchctl.cli.main import main\ntry: main()\nexcept SystemExit: pass"
+    shown = "print(*sorted(name for name in sys.modules if name.startswith('batchctl.')), file=sys.stderr)"
+    made = subprocess.run(
+        [sys.executable, "-c", f"{command}\n{shown}"], cwd=job, capture_output=True, text=True, check=True, timeout=120
+    )
+    found = set(made.stderr.split())
+    assert "batchctl.workflow.status" in found
+    rooms = ("judging", "tables", "chunks", "template", "emulator", "providers.guard", "providers.live", "prices.table")
+    modules = {"batchctl.workflow." + name for name in ("live", "background", "submit", "notify", "rules")}
+    assert not {one for one in found if one.removeprefix("batchctl.").startswith(rooms)} | (found & modules)
 
 
 def test_completion_knows_job_files_and_runs(job: Path) -> None:
