@@ -432,7 +432,11 @@ MUTATIONS = (
         "the marker of a publication goes first",
         "P12",
         (
-            ("batchctl/tables/objects.py", "    put(place, place.name, path, CONTENT[place.form])\n", ""),
+            (
+                "batchctl/tables/objects.py",
+                '    put(place, place.name, path, CONTENT[place.form])\n    crash_point("K19c")\n',
+                "",
+            ),
             (
                 "batchctl/tables/objects.py",
                 '    put(place, place.name + MARKER, marker, "application/json")\n',
