@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 STAMPS = ["id", "run", "prompt_version", "schema_version", "provider", "model", "batch_id", "attempt", "created_at"]
@@ -33,6 +34,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute(f'SELECT * FROM "{path.stem}"')]
+
+
+def write_one(path: Path, source_id: str) -> None:
+    """Make a published file hold one row of somebody else."""
+    if path.suffix == ".sqlite":
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(f'DELETE FROM "{path.stem}"')
+            db.execute(f'INSERT INTO "{path.stem}" (id) VALUES (?)', (source_id,))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"id": [source_id]}), path)
+    else:
+        path.write_text(json.dumps({"id": source_id}) + "\n" if path.suffix == ".jsonl" else f"id\n{source_id}\n")
 
 
 EVERY = (".jsonl", ".csv", ".parquet", ".sqlite")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import NewJob
 from tests.publish import services
-from tests.publish.services import BigQuery, Postgres, Service
-from tests.publish.targets import COLUMNS, target
+from tests.publish.services import BigQuery, Postgres, Rows, Service
+from tests.publish.targets import COLUMNS, EVERY, read, target, write_one
 from tests.support.commands import Commands
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider, ProviderThread
@@ -113,8 +114,33 @@ def killed_and_carried_on(
     assert reached >= max(1, len(points) - 3), "too few of the points were passed"
 
 
+class LocalFile(Service):
+    """A file beside the job."""
+
+    def __init__(self, path: Path) -> None:
+        self.to = str(path)
+        self.env: dict[str, str] = {}
+        self.path = path
+
+    def rows(self) -> Rows:
+        return read(self.path)
+
+    def put_old(self) -> None:
+        write_one(self.path, "old")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", EVERY)
+def test_100_000_rows_into_a_file_twice_and_killed_at_every_step(big: JobFolder, tmp_path: Path, suffix: str) -> None:
+    into_twice_and_killed(big, LocalFile(tmp_path / f"labels{suffix}"))
+
+
 @pytest.mark.slow
 def test_100_000_rows_twice_and_killed_at_every_step(big: JobFolder, service: Service) -> None:
+    into_twice_and_killed(big, service)
+
+
+def into_twice_and_killed(big: JobFolder, service: Service) -> None:
     spec = f"publish=[{{to='{service.to}', key='id', include=['id', 'output.*', '_batchctl.*']}}]"
     big.env |= service.env
     big.run("publish", "--set", spec, code=0)
