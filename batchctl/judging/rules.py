@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
@@ -168,15 +168,22 @@ class Program:
 
 
 class Context:
-    """CEL's functions and the variables an expression sees. `put` gives a variable its value."""
+    """CEL's functions and the variables that programs see. `put` gives a variable its value.
 
-    def __init__(self) -> None:
+    Of the library's functions it has those whose names appear in the programs: after each `put` the library prepares
+    every one of them anew, which takes as long as judging some rules.
+    """
+
+    def __init__(self, programs: Iterable[Program]) -> None:
         import cel
         from cel import stdlib
 
         self.steps = Steps()
         self.values = cel.Context(functions={**own_functions(), STEP: self.steps.step})
-        stdlib.add_stdlib_to_context(self.values)
+        text = "\n".join(one.expression.text for one in programs)
+        for name, function in stdlib.STDLIB_FUNCTIONS.items():
+            if name.rpartition(".")[2] in text:
+                self.values.add_function(name, function)
         self.put: Callable[[str, Any], None] = self.values.add_variable
 
 
@@ -224,7 +231,7 @@ class Rules:
         self._row_fields = _joined(programs, "row")
         self._uses_row = any("row" in one.fields for one in programs)
         self.needs_row = book.echo is not None or self._uses_row
-        self._context = Context() if programs else None
+        self._context = Context(programs) if programs else None
         self._all: Callable[[Any], Any] | None = None
         plain = [one.check.text for one in book.checks if one.where is None]
         self._plain = len(plain) == len(book.checks)

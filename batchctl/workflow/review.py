@@ -268,7 +268,7 @@ def _where(text: str | None) -> Any:
     if text is None:
         return None
     program = Program(Expression(text, "--where", "--where"), Names())
-    context = Context()
+    context = Context([program])
 
     def holds(row: JudgedRow) -> bool:
         context.put("output", None if row.judged is None else orjson.loads(row.judged))

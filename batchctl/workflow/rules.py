@@ -86,7 +86,7 @@ class RowFilter:
 
     def __init__(self, expression: Expression, columns: Collection[str] | None) -> None:
         self._program = Program(expression, Names(row=columns), ("row",))
-        self._context = Context()
+        self._context = Context([self._program])
 
     def holds(self, row: Any) -> bool | str:
         """Whether a row is wanted; or in words why nobody can tell. A row that cannot be read is wanted: it is rejected

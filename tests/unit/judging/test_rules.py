@@ -28,9 +28,15 @@ def expression(text: str) -> Expression:
 
 
 def held(text: str, output: Any) -> bool | str:
-    context = Context()
+    program = Program(expression(text), Names())
+    context = Context([program])
     context.put("output", output)
-    return Program(expression(text), Names()).holds(context)
+    return program.holds(context)
+
+
+@pytest.mark.parametrize(("text", "output"), [("output.trim() == 'a'", " a "), ("math.greatest([1, output]) == 3", 3)])
+def test_functions_of_the_library_are_there_when_they_are_used(text: str, output: Any) -> None:
+    assert held(text, output) is True
 
 
 @pytest.mark.parametrize(
