@@ -26,10 +26,11 @@ from batchctl.workflow import dry_run, money, notify, reconcile
 from batchctl.workflow.poll import looked
 from batchctl.workflow.prepare import gate_passed, renewed, tidy
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.request_file import request_file
 from batchctl.workflow.requests import chunk_limits, line_splice, new_chunk
 from batchctl.workflow.results import write_results
 from batchctl.workflow.standing import is_simulated
-from batchctl.workflow.submit import SENDABLE, consent, note_edits, request_file, send_waiting
+from batchctl.workflow.submit import SENDABLE, consent, note_edits, send_waiting
 from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened
 

@@ -39,7 +39,6 @@ from batchctl.model.errors import (
     NotFound,
     OutcomeUnknown,
     Rejected,
-    StorageFailed,
     Throttled,
 )
 from batchctl.model.ids import intent_id
@@ -49,6 +48,7 @@ from batchctl.workflow import money
 from batchctl.workflow.live_signals import signals
 from batchctl.workflow.live_width import MOST_AT_ONCE, Row, Width, line_of
 from batchctl.workflow.reports import plural
+from batchctl.workflow.request_file import request_file
 from batchctl.workflow.workspace import Workspace
 
 REFUSALS_BEFORE_GIVING_UP = 8
@@ -62,15 +62,7 @@ def send(workspace: Workspace, provider: Guarded, run: queries.Run, chunk: Chunk
 
     Raises what stopped it; what was answered until then is on disk, and another call goes on from there.
     """
-    path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
-    if not path.is_file() or sha256_of(path) != chunk.sha256:
-        raise StorageFailed(
-            "a request file is not what was prepared",
-            where=str(path),
-            effect="it was not sent",
-            hint="restore it from a backup, or prepare the rows again",
-            code="damaged",
-        )
+    request_file(workspace, run, chunk)
     workspace.still_ours()
     work = Sending(workspace, provider, run, chunk)
     work.begin()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from batchctl.chunks.names import lines_name
-from batchctl.files import crash_point, sha256_of
+from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk
 from batchctl.ledger.transitions import ChunkState
@@ -24,7 +22,6 @@ from batchctl.model.errors import (
     NotFound,
     OutcomeUnknown,
     Rejected,
-    StorageFailed,
     Throttled,
 )
 from batchctl.model.ids import intent_id
@@ -32,6 +29,7 @@ from batchctl.prices import as_usd
 from batchctl.providers.guard import Guarded
 from batchctl.workflow import background, live, money, notify, reconcile
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.request_file import request_file
 from batchctl.workflow.standing import chunk_lines, is_simulated
 from batchctl.workflow.workspace import Options, Workspace, opened
 
@@ -306,20 +304,6 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
     if command is not None:
         workspace.options.note(f"chunk {chunk.number} is for you to run: {command(batch_id, plan.job.model.name)}")
     return True
-
-
-def request_file(workspace: Workspace, run: queries.Run, chunk: Chunk) -> Path:
-    """The file with the requests of a chunk, which must be the bytes that were prepared."""
-    path = workspace.directory(run.id) / "chunks" / lines_name(chunk.number)
-    if not path.is_file() or sha256_of(path) != chunk.sha256:
-        raise StorageFailed(
-            "a request file is not what was prepared",
-            where=str(path),
-            effect="it was not sent",
-            hint="restore it from a backup, or prepare the rows again",
-            code="damaged",
-        )
-    return path
 
 
 def _plan_report(workspace: Workspace, run: queries.Run, waiting: list[Chunk]) -> Report:
