@@ -198,13 +198,25 @@ MUTATIONS = (
     Mutation(
         "an older ledger is believed",
         "P1 P27",
-        (("batchctl/ledger/store.py", "if ahead > 1:", "if False:"),),
+        (("batchctl/ledger/store.py", "if mark and journal.is_ahead(", "if False and journal.is_ahead("),),
         ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed",),
+    ),
+    Mutation(
+        "a journal written anew forgets what was before it",
+        "P1 P27",
+        (("batchctl/ledger/journal.py", "_AFTER % mark.encode()", 'b""'),),
+        ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed_after_the_journal_was_written_anew",),
     ),
     Mutation(
         "no journal is written",
         "P27",
-        (("batchctl/ledger/store.py", "                    self._record(changes)\n", "                    pass\n"),),
+        (
+            (
+                "batchctl/ledger/store.py",
+                "                    self._record(changes or [], compact=compact)\n",
+                "                    pass\n",
+            ),
+        ),
         ("tests/crash/test_rebuild.py::test_a_ledger_lost_at_any_moment",),
     ),
     Mutation(

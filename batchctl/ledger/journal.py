@@ -4,6 +4,7 @@
 The line is on disk before the commit, so nothing is paid for that only the ledger knows. A line that a crash left without
 its commit is cut off by the next transaction; the ledger remembers (`meta`, key `journal`) which journal is its own and
 how many bytes of it count. More than one such line is no crash: that ledger is older than its journal, and is refused.
+A journal that was written anew names what the ledger remembered until then, so that it is known for a later one, too.
 Replayed by a rebuild, such a line is harmless: it says what was about to be sent, and reconciling asks the provider.
 
 Like the ledger it holds no row text, unless a person put some into a decision; `compact` writes it anew from the ledger.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +29,9 @@ MARK = "journal"  # the key in `meta`: which journal, and how many bytes of it c
 _READS = ("SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "EXPLAIN")
 
 _HEAD = b'{"journal": "%b", '
+_AFTER = b'"after": "%b", '
+_HEAD_BYTES = 200
+_KNOWN = re.compile(rb'\{"journal": "([^"]*)", (?:"after": "([^"]*)", )?')
 
 Change = list[Any]
 """A statement and its parameters."""
@@ -75,6 +80,8 @@ def append(path: Path, offset: int, line: bytes) -> int:
 
 def holds(path: Path, mark: str) -> bool:
     """Whether this is the journal that MARK (`id offset`) means, with all the bytes that count."""
+    if not mark:
+        return False
     name, _, offset = mark.partition(" ")
     try:
         with path.open("rb") as file:
@@ -85,21 +92,25 @@ def holds(path: Path, mark: str) -> bool:
         return False
 
 
-def ahead(path: Path, mark: str) -> int:
-    """How many whole transactions a journal has beyond MARK. One may be that of a crash just before its commit; more say
-    that the ledger is an older one than was there before: a copy put back, or a write-ahead log that lost its end."""
+def is_ahead(path: Path, mark: str) -> bool:
+    """Whether a journal has more beyond MARK than the one transaction of a crash just before its commit. Then the ledger is
+    older than the one that was there before: a copy put back, or a write-ahead log that lost its end."""
     name, _, offset = mark.partition(" ")
     try:
         with path.open("rb") as file:
-            head = _HEAD % name.encode()
-            file.seek(int(offset) if file.read(len(head)) == head else 0)
-            return sum(line.endswith(b"\n") for line in file)
+            head = _KNOWN.match(file.read(_HEAD_BYTES))
+            ours = head is not None and head[1] == name.encode()
+            if head is not None and not ours and head[2] not in (None, mark.encode()):
+                return True
+            file.seek(int(offset) if ours else 0)
+            return sum(line.endswith(b"\n") for line in file) > 1
     except FileNotFoundError:
-        return 0
+        return False
 
 
-def compact(path: Path, db: sqlite3.Connection, version: int) -> str:
-    """Write the journal anew: one line that makes the ledger as it is now. The mark of the new journal."""
+def compact(path: Path, db: sqlite3.Connection, version: int, mark: str) -> str:
+    """Write the journal anew: one line that makes the ledger as it is now. MARK is that of the journal before, or empty.
+    Gives the mark of the new journal."""
     changes: list[Change] = []
     tables = []
     made = "SELECT name, type, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index'"
@@ -116,7 +127,7 @@ def compact(path: Path, db: sqlite3.Connection, version: int) -> str:
         rows = db.execute(f'SELECT {", ".join(columns)} FROM "{name}" ORDER BY rowid')  # noqa: S608 - the same
         changes += [[into, list(row)] for row in rows]
     name = secrets.token_hex(16)
-    line = _HEAD % name.encode() + line_of(changes, version)[1:]
+    line = _HEAD % name.encode() + _AFTER % mark.encode() + line_of(changes, version)[1:]
     with replacing(path) as file:
         file.write(line)
     return f"{name} {len(line)}"

@@ -82,6 +82,12 @@ class Ledger:
             if version == 0 and not create:  # another process is about to make it
                 db.close()
                 return None
+            try:
+                if version:
+                    ledger.check_newest()
+            except StorageFailed:
+                db.close()
+                raise
             if read_only:
                 db.execute("PRAGMA query_only = ON")
                 return ledger
@@ -108,16 +114,16 @@ class Ledger:
             db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside is committed and synced together, or not at all."""
+    def transaction(self, *, compact: bool = False) -> Iterator[sqlite3.Connection]:
+        """Everything inside is committed and synced together, or not at all. `compact` writes the journal anew."""
         with storage_errors(self.path):
             self.db.execute("BEGIN IMMEDIATE")
             self.db.recorded = []
             try:
                 yield self.db
                 changes, self.db.recorded = self.db.recorded, None
-                if changes:
-                    self._record(changes)
+                if changes or compact:
+                    self._record(changes or [], compact=compact)
             except BaseException:
                 self.db.recorded = None
                 self.db.execute("ROLLBACK")
@@ -128,8 +134,8 @@ class Ledger:
 
     def compact_journal(self) -> None:
         """Write the journal anew from the ledger as it is: what was deleted there is gone from both."""
-        with self.transaction() as db:
-            db.execute("DELETE FROM meta WHERE key = ?", (journal.MARK,))
+        with self.transaction(compact=True):
+            pass
 
     def vacuum(self) -> None:
         """Write the ledger anew: nothing that was deleted stays in a free page or in the write-ahead log."""
@@ -137,25 +143,31 @@ class Ledger:
             self.db.execute("VACUUM")
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _record(self, changes: list[journal.Change]) -> None:
+    def _record(self, changes: list[journal.Change], *, compact: bool) -> None:
         """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
-        path = self.path.with_name(journal.NAME)
-        found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
+        path, mark = self.path.with_name(journal.NAME), self._mark()
         self.check_newest()
-        if found is not None and journal.holds(path, found[0]):
-            name, _, offset = found[0].partition(" ")
+        if not compact and journal.holds(path, mark):
+            name, _, offset = mark.partition(" ")
             mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, VERSION))}"
         else:
-            mark = journal.compact(path, self.db, VERSION)
+            mark = journal.compact(path, self.db, VERSION, mark)
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, mark))
 
-    def check_newest(self) -> None:
-        """Refuse a ledger that does not know the last of what its journal says was done: it would be paid for again."""
+    def _mark(self) -> str:
+        """Which journal is this ledger's, and how much of it counts. Empty while there is none."""
         found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
-        ahead = journal.ahead(self.path.with_name(journal.NAME), found[0]) if found is not None else 0
-        if ahead > 1:
+        return str(found[0]) if found is not None else ""
+
+    def check_newest(self) -> None:
+        """Refuse a ledger that does not know the last of what its journal says was done: it would be paid for again.
+
+        Another process may write meanwhile: then the mark has moved on before its second line was in the journal.
+        """
+        mark = self._mark()
+        if mark and journal.is_ahead(self.path.with_name(journal.NAME), mark) and self._mark() == mark:
             raise StorageFailed(
-                f"the ledger is older than its journal: {ahead:,} transactions are missing",
+                "the ledger is older than its journal",
                 where=str(self.path),
                 effect="nothing was sent: what the journal knows may be paid for already",
                 hint=_again(self.path),

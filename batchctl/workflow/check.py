@@ -30,7 +30,6 @@ def check(options: Options, *, rebuild: bool = False, remote: bool = False) -> R
     first = _rebuilt(options) if rebuild else ()
     with opened(options, write=False) as workspace:
         db = workspace.ledger.db
-        workspace.ledger.check_newest()
         damaged = [
             f"{workspace.ledger.path}: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"
         ]
@@ -99,15 +98,12 @@ def _rebuilt(options: Options) -> tuple[str, ...]:
 
 
 def _is_newest(state: Path) -> bool:
-    ledger = Ledger.open(state, read_only=True)
     try:
-        if ledger is not None:
-            ledger.check_newest()
+        ledger = Ledger.open(state, read_only=True)
     except StorageFailed:
         return False
-    finally:
-        if ledger is not None:
-            ledger.close()
+    if ledger is not None:
+        ledger.close()
     return True
 
 

@@ -16,7 +16,7 @@ from batchctl.files import crash_point, make_directory, sync_directory, sync_fil
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.canary import withdrawn_chunks
 from batchctl.ledger.transitions import NewRun
-from batchctl.model.errors import Exit, UsageError
+from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.tables.source import Source, SourceSpec, open_source, spool_of
 from batchctl.workflow.money import cost
 from batchctl.workflow.outgoing import check_targets
@@ -65,6 +65,7 @@ def prepared(
     number = queries.last_number(ledger.db, job.name) + 1
     run_id = f"{job.name}-{number:04d}"
     part = workspace.state / f"{run_id}.part"
+    _check_unknown(workspace.state / run_id)
     for rubbish in (part, workspace.state / run_id):  # left by a crash: no ledger row names it
         shutil.rmtree(rubbish, ignore_errors=True)
     make_directory(part / "chunks")
@@ -121,6 +122,18 @@ def prepared(
     for old in halted:
         tidy(workspace, old)
     return _report(workspace, queries.run(ledger.db, run_id), plan, notes=work.notes, columns=outcome)
+
+
+def _check_unknown(directory: Path) -> None:
+    """Refuse to take the place of a run that the ledger does not name, if it has answers: no crash leaves those."""
+    if any((directory / "results").glob("*")):
+        raise StorageFailed(
+            "the ledger does not know this run, and it has answers",
+            where=str(directory),
+            effect="nothing was done: its rows are paid for already",
+            hint="restore the ledger.db and the ledger.journal that belong to it, or move the directory away to begin again",
+            code="damaged",
+        )
 
 
 def _source(workspace: Workspace, plan: Plan, rows: str | None) -> Source:

@@ -8,11 +8,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from batchctl.ledger import journal
+from batchctl.ledger.store import Ledger
 from tests.conftest import NewJob
 from tests.support.jobs import JobFolder
 from tests.support.provider import Provider
@@ -104,6 +106,67 @@ def test_an_older_ledger_is_not_believed(
     job.run("run", "--wait", code=0)
     job.check_money()
     assert {one["state"] for one in job.check_results().values()} == {"completed"}
+    assert len(job.books.creates) == 2
+
+
+def test_an_older_ledger_is_not_believed_after_the_journal_was_written_anew(
+    new_job: NewJob, provider: Provider
+) -> None:
+    """A purge makes the journal one line. That line is no transaction which a crash kept from the older ledger."""
+    rows = [{"id": f"R-{number:03d}", "text": f"Where is parcel {number}?"} for number in range(9)]
+    job = new_job(provider, rows=rows[:6], limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    first = job.run_id
+    shutil.copy(job.ledger, job.path / "copy.db")
+    job.write(rows, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    job.number = 2
+    job.run("purge", first, "--yes", code=0)
+    assert len((job.state / journal.NAME).read_bytes().splitlines()) == 1
+    put_back(job)
+    for command in (("run", "--wait"), ("check",)):
+        assert "older than its journal" in job.run(*command, code=12).err
+    assert len(job.books.creates) == 1
+    job.run("check", "--rebuild", code=0)
+    job.run("run", "--wait", code=0)
+    assert len(job.books.creates) == 1
+
+
+def test_a_run_that_the_ledger_does_not_know_keeps_its_answers(new_job: NewJob, provider: Provider) -> None:
+    """Ledger and journal of an older backup beside the runs of today: together they look whole."""
+    rows = [{"id": f"R-{number:03d}", "text": f"Where is parcel {number}?"} for number in range(9)]
+    job = new_job(provider, rows=rows[:6], limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    shutil.copy(job.ledger, job.path / "copy.db")
+    shutil.copy(job.state / journal.NAME, job.path / "copy.journal")
+    job.write(rows, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    job.number = 2
+    bought = job.lines("results.jsonl")
+    put_back(job)
+    shutil.copy(job.path / "copy.journal", job.state / journal.NAME)
+    for command in (("run", "--wait"), ("prepare",)):
+        assert "it has answers" in job.run(*command, code=12).err
+    assert job.lines("results.jsonl") == bought
+    assert len(job.books.creates) == 1
+
+
+def test_a_compaction_killed_before_its_commit_is_no_older_ledger(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    for _ in range(2):
+        shutil.copy(job.ledger, job.path / "copy.db")
+        ledger = Ledger.open(job.state)
+        assert ledger is not None
+        with closing(ledger):
+            ledger.compact_journal()
+        put_back(job)  # as a kill before the commit leaves it: a new journal, and a ledger that does not know it
+    job.run("check", code=0)
+    job.run("run", "--wait", code=0)
+    before = content(job.ledger)
+    remove(job.ledger)
+    job.run("check", "--rebuild", code=0)
+    assert content(job.ledger) == before
     assert len(job.books.creates) == 2
 
 
