@@ -180,7 +180,7 @@ MUTATIONS = (
     Mutation(
         "a newer ledger is opened",
         "P19",
-        (("batchctl/ledger/store.py", "if version > VERSION:", "if False:"),),
+        (("batchctl/ledger/store.py", "if version > formats.VERSION:", "if False:"),),
         ("tests/cli/test_storage.py::test_a_newer_ledger",),
     ),
     Mutation(
@@ -206,6 +206,30 @@ MUTATIONS = (
         "P1 P27",
         (("batchctl/ledger/journal.py", "_AFTER % mark.encode()", 'b""'),),
         ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed_after_the_journal_was_written_anew",),
+    ),
+    Mutation(
+        "no copy is made before an upgrade",
+        "P19",
+        (("batchctl/ledger/store.py", "                formats.keep(self.path, version)\n", ""),),
+        ("tests/faults/test_upgrade.py::test_an_older_ledger_is_upgraded",),
+    ),
+    Mutation(
+        "an upgrade beside a running older batchctl",
+        "P19",
+        (("batchctl/ledger/store.py", "                stack.enter_context(all_locked(self.path.parent))\n", ""),),
+        ("tests/faults/test_upgrade.py::test_while_an_older_batchctl_is_at_work_nothing_is_upgraded",),
+    ),
+    Mutation(
+        "an older batchctl writes on",
+        "P19",
+        (
+            (
+                "batchctl/ledger/store.py",
+                "        self._version()  # a later batchctl may have upgraded it since it was opened\n",
+                "",
+            ),
+        ),
+        ("tests/faults/test_upgrade.py::test_an_older_batchctl_that_has_it_open_writes_no_more",),
     ),
     Mutation(
         "no journal is written",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchctl.files import PART, PRIVATE_FILE, sync_directory, sync_file
-from batchctl.ledger import journal
-from batchctl.ledger.store import VERSION, storage_errors
+from batchctl.ledger import formats, journal
+from batchctl.ledger.store import storage_errors
 from batchctl.model.errors import StorageFailed
 
 _FILES = ("", "-wal", "-shm")  # what SQLite keeps beside the database
@@ -40,7 +40,8 @@ def is_whole(path: Path) -> bool:
 def rebuild(state: Path) -> Rebuilt:
     """Replay the journal into a new ledger and put it in the place of the old one, which is kept beside it.
 
-    The caller holds the lock of every job. Raises `StorageFailed` when there is no journal, or it has another format.
+    The caller holds the lock of every job. A ledger of an older format is upgraded when it is opened. Raises
+    `StorageFailed` when there is no journal, or it has a newer format.
     """
     path, source = state / "ledger.db", state / journal.NAME
     if not source.is_file():
@@ -55,10 +56,11 @@ def rebuild(state: Path) -> Rebuilt:
                 found = journal.replay(source, db)
             except sqlite3.DatabaseError as error:
                 raise _cannot(source, f"the journal cannot be replayed: {error}") from error
-            if found.version != VERSION:
-                raise _cannot(source, f"the journal has format {found.version}, not {VERSION}")
+            if not 0 < found.version <= formats.VERSION:
+                what = f"the journal has format {found.version}; this batchctl knows formats up to {formats.VERSION}"
+                raise _cannot(source, what)
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, found.mark))
-            db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute(f"PRAGMA user_version = {found.version}")
             if db.execute("PRAGMA foreign_key_check").fetchone() is not None:
                 raise _cannot(source, "the journal lacks a part of what it refers to")
         sync_file(part)

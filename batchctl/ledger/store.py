@@ -17,17 +17,15 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
 from batchctl.files import PART, PRIVATE_FILE, crash_point, make_directory, storage_failed
-from batchctl.ledger import journal
+from batchctl.ledger import formats, journal
 from batchctl.ledger.places import check_local
 from batchctl.model.errors import BatchctlError, Locked, StorageFailed, UsageError
 
-VERSION = 1
 BUSY_SECONDS = 30.0
 LOCK_LOOK_SECONDS = 0.2
 
@@ -61,57 +59,74 @@ class Ledger:
             db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, factory=journal.Recording)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA foreign_keys = ON")
-            ledger = cls(db, path)
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                db.close()
-                raise UsageError(
-                    f"this ledger has format {version}; this batchctl knows formats up to {VERSION}",
-                    where=str(path),
-                    effect="it was not touched",
-                    hint="upgrade batchctl",
-                    code="newer_ledger",
-                )
-            if version == 0:
-                try:
-                    check_no_runs(state, path)
-                except StorageFailed:
-                    if not db.execute("PRAGMA user_version").fetchone()[0]:  # else: another process was first
-                        db.close()
-                        raise
-            if version == 0 and not create:  # another process is about to make it
-                db.close()
-                return None
             try:
-                if version:
-                    ledger.check_newest()
-            except StorageFailed:
+                ledger = cls(db, path)._ready(create=create, read_only=read_only)
+            except BaseException:
                 db.close()
                 raise
-            if read_only:
-                db.execute("PRAGMA query_only = ON")
-                return ledger
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA secure_delete = ON")
-            if version < VERSION:
-                ledger._migrate(version)
-            os.chmod(path, PRIVATE_FILE)
+            if ledger is None:
+                db.close()
         return ledger
 
-    def _migrate(self, version: int) -> None:
-        """Bring an older (or empty) ledger to `VERSION`, one format at a time, each in one transaction."""
+    def _ready(self, *, create: bool, read_only: bool) -> Ledger | None:
+        """This ledger in the newest format; None while another process is about to make it."""
+        version = self._version()
+        if version == 0:
+            try:
+                check_no_runs(self.path.parent, self.path)
+            except StorageFailed:
+                if not self._version():  # else: another process was first
+                    raise
+            if not create:
+                return None
+        else:
+            self.check_newest()
+        if not read_only or version < formats.VERSION:
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = FULL")
+            self.db.execute("PRAGMA secure_delete = ON")
+            if version == 0:
+                self._create()
+            elif version < formats.VERSION:
+                self._upgrade()
+            os.chmod(self.path, PRIVATE_FILE)
+        if read_only:
+            self.db.execute("PRAGMA query_only = ON")
+        return self
+
+    def _create(self) -> None:
+        """Fill an empty ledger, in one transaction."""
         with self.transaction() as db:
-            current = db.execute("PRAGMA user_version").fetchone()[0]
-            if current != version:  # another process was first
+            if self._version():  # another process was first
                 return
-            script = resources.files("batchctl.ledger").joinpath("schema.sql").read_text("utf-8")
-            for statement in script.split(";\n"):
-                if statement.strip():
-                    db.execute(statement)
+            formats.create(db)
             db.execute("INSERT INTO meta VALUES ('workspace', ?)", (secrets.token_hex(16),))
             db.execute("INSERT INTO meta VALUES ('place', ?)", (place_of(self.path),))
-            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _upgrade(self) -> None:
+        """Bring an older ledger to the newest format, in one transaction, once a copy of it lies beside it.
+
+        Raises `Locked` while an older batchctl is at work.
+        """
+        with ExitStack() as stack, self.transaction(compact=True) as db:
+            version = self._version()
+            if version < formats.VERSION:  # else: another process was first
+                stack.enter_context(all_locked(self.path.parent))
+                formats.keep(self.path, version)
+                formats.upgrade(db, version)
+
+    def _version(self) -> int:
+        """The format of the ledger, 0 for an empty one. One that a later batchctl made is refused."""
+        version = int(self.db.execute("PRAGMA user_version").fetchone()[0])
+        if version > formats.VERSION:
+            raise UsageError(
+                f"this ledger has format {version}; this batchctl knows formats up to {formats.VERSION}",
+                where=str(self.path),
+                effect="it was not touched",
+                hint="upgrade batchctl",
+                code="newer_ledger",
+            )
+        return version
 
     @contextmanager
     def transaction(self, *, compact: bool = False) -> Iterator[sqlite3.Connection]:
@@ -146,12 +161,13 @@ class Ledger:
     def _record(self, changes: list[journal.Change], *, compact: bool) -> None:
         """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
         path, mark = self.path.with_name(journal.NAME), self._mark()
+        self._version()  # a later batchctl may have upgraded it since it was opened
         self.check_newest()
         if not compact and journal.holds(path, mark):
             name, _, offset = mark.partition(" ")
-            mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, VERSION))}"
+            mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, formats.VERSION))}"
         else:
-            mark = journal.compact(path, self.db, VERSION, mark)
+            mark = journal.compact(path, self.db, formats.VERSION, mark)
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, mark))
 
     def _mark(self) -> str:
@@ -352,3 +368,14 @@ class JobLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def all_locked(state: Path) -> Iterator[None]:
+    """The one writer of every job of a state directory. Raises `Locked` naming who is at work."""
+    with ExitStack() as stack:
+        for file in sorted(state.glob("*.lock")):
+            lock = JobLock(state, file.stem)
+            lock.acquire()
+            stack.callback(lock.release)
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
@@ -10,7 +9,7 @@ from batchctl.files import sha256_of
 from batchctl.ledger import queries
 from batchctl.ledger.rebuild import is_whole
 from batchctl.ledger.rebuild import rebuild as rebuild_ledger
-from batchctl.ledger.store import JobLock, Ledger, check_private
+from batchctl.ledger.store import Ledger, all_locked, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.workflow.decided import PLACE
@@ -83,11 +82,7 @@ def _rebuilt(options: Options) -> tuple[str, ...]:
     if not state.is_dir():
         raise UsageError("there is no state directory", where=str(state), effect="nothing was done", hint="--state DIR")
     check_private(state)
-    with ExitStack() as stack:
-        for file in sorted(state.glob("*.lock")):
-            lock = JobLock(state, file.stem)
-            lock.acquire()
-            stack.callback(lock.release)
+    with all_locked(state):
         if is_whole(path) and _is_newest(state):
             return ("The ledger is whole: it was not rebuilt",)
         made = rebuild_ledger(state)

@@ -24,7 +24,7 @@ from batchctl.chunks.names import copies_name, rows_name, verdicts_name
 from batchctl.chunks.segments import COPIES, ROWS, VERDICTS, SegmentWriter
 from batchctl.files import PART, crash_point, sha256_of, sync_directory, write_file
 from batchctl.jobfile import Retention
-from batchctl.ledger import purges, queries
+from batchctl.ledger import formats, purges, queries
 from batchctl.ledger.purges import Stripped
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import ConsentMissing, Exit, NotFound, UsageError
@@ -315,7 +315,8 @@ def _rewrite(path: Path, schema: pa.Schema, constants: dict[str, Any], *, hashed
 
 def _scrub(workspace: Workspace) -> None:
     """What is left of texts outside the runs: this job's copy of standard input and its crashed work, the emulator's own
-    files, and every page of the ledger that was freed. Other jobs may be at work: their files are not looked at."""
+    files, ledgers that were put aside, and every page of the ledger that was freed. Other jobs may be at work: their files
+    are not looked at."""
     state, ledger = workspace.state, workspace.ledger
     job = workspace.run.job
     shutil.rmtree(spool_of(state, job), ignore_errors=True)
@@ -326,6 +327,8 @@ def _scrub(workspace: Workspace) -> None:
     simulated = [one for one in queries.runs(ledger.db) if is_simulated_run(workspace, one)]
     if simulated and all(chunk.state in AT_ITS_END for one in simulated for chunk in queries.chunks(ledger.db, one.id)):
         shutil.rmtree(state / "emulator", ignore_errors=True)
+    for old in formats.kept(ledger.path):
+        old.unlink(missing_ok=True)
     ledger.compact_journal()
     ledger.vacuum()
 
