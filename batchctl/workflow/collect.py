@@ -39,6 +39,8 @@ def fetch(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
             _download(provider, handle, directory / (name + PART), chunk)
         parts = [directory / (name + PART) for name in names]
         missing = index(parts, wanted, provider.traits.wire).missing
+        if missing:
+            missing = index(parts, wanted, provider.traits.wire, exact=True).missing
         again = [sha256_of(part) for part in parts]
         if not missing or again == digests:  # a row without a line is missing once a second transfer says the same
             break

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +38,8 @@ LINE_BYTES = 64_000_000  # a longer line is not an answer
 BATCH_ROWS = 500
 LOST = "the answer to its live call was lost: it may be billed, and is not sent again by itself"
 BOM = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n\0"
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}]', re.DOTALL)  # a string, also one without its end; a brace
 _LIMITED = frozenset((*FAILED, RowState.REVIEW_REQUIRED))
 _NONE = Tries()
 
@@ -94,6 +95,13 @@ class Index:
     others: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     quarantined: Counter[str] = field(default_factory=Counter)
 
+    def add(self, place: int, spot: tuple[int, int, int]) -> None:
+        """One more result line of a request."""
+        if self.places[place] is None:
+            self.places[place] = spot
+        else:
+            self.others.setdefault(place, []).append(spot)
+
     @property
     def missing(self) -> int:
         return self.places.count(None)
@@ -112,29 +120,26 @@ def index(paths: list[Path], wanted: Mapping[bytes, int], wire: str, *, exact: b
     """Find every result line of a chunk. Split at LF only; lines that join nothing are counted, never guessed at.
 
     The quick way takes the first id it reads in a line, which the judging pass then verifies against the parsed line;
-    `exact` parses every line here.
+    `exact` parses every line here. A line that is several objects counts as several lines, up to what is not whole.
     """
     name = READERS[wire].id_field
-    read = partial(_parsed_id, name=name) if exact else _quick_id(name)
+    quick = _quick_id(name)
     found = Index([None] * len(wanted))
     for number, path in enumerate(paths):
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             for offset, line in numbered(file):
-                custom_id = read(line)
-                if custom_id is None:
-                    found.quarantined["blank" if not line.strip(b" \t\r\n\0") else "unreadable"] += 1
+                place = None if exact else wanted.get(quick(line))
+                if place is not None:
+                    found.add(place, (number, offset, len(line)))
                     continue
-                place = wanted.get(custom_id)
-                if place is None and not exact:  # another member of that name may have come first
-                    place = wanted.get(_parsed_id(line, name) or b"")
-                if place is None:
-                    found.quarantined["unknown custom_id"] += 1
-                    continue
-                spot = (number, offset, len(line))
-                if found.places[place] is None:
-                    found.places[place] = spot
-                else:
-                    found.others.setdefault(place, []).append(spot)
+                for start, end, custom_id in _parsed_ids(line, name):
+                    place = wanted.get(custom_id or b"")
+                    if place is not None:
+                        found.add(place, (number, offset + start, end - start))
+                    elif custom_id is not None:
+                        found.quarantined["unknown custom_id"] += 1
+                    else:
+                        found.quarantined["unreadable" if line[start:end].strip(BLANK) else "blank"] += 1
     return found
 
 
@@ -149,14 +154,47 @@ def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         offset += len(line)
 
 
-def _quick_id(name: str) -> Callable[[bytes], bytes | None]:
+def _quick_id(name: str) -> Callable[[bytes], bytes]:
     search = re.compile(rb'"%b"\s*:\s*"([^"\\]*)"' % name.encode()).search
 
-    def read(line: bytes) -> bytes | None:
+    def read(line: bytes) -> bytes:
         match = search(line)
-        return match[1] if match else None
+        return match[1] if match else b""
 
     return read
+
+
+def _parsed_ids(line: bytes, name: str) -> Iterator[tuple[int, int, bytes | None]]:
+    """Start, end and id of what a line holds: one object, or several one after the other. Empty for an object that has no
+    id; None for what cannot be read."""
+    custom_id = _parsed_id(line, name)
+    if custom_id is not None:
+        yield 0, len(line), custom_id
+        return
+    end = 0
+    for start, end in _objects(line):
+        yield start, end, _parsed_id(line[start:end], name)
+    if not end or line[end:].strip(BLANK):
+        yield end, len(line), None
+
+
+def _objects(line: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each whole object of a line, until something else follows."""
+    depth = start = end = 0
+    for token in _TOKENS.finditer(line):
+        if token[0] == b"{":
+            if not depth:
+                start = token.start()
+                if line[end:start].strip(BLANK):
+                    return
+            depth += 1
+        elif token[0] == b"}":
+            depth -= 1
+            if depth < 0:
+                return
+            if not depth:
+                end = token.end()
+                yield start, end
 
 
 def _parsed_id(line: bytes, name: str) -> bytes | None:

@@ -59,6 +59,13 @@ def few(names: Iterable[str], count: int) -> Iterator[Any]:
         yield name if place < count else pytest.param(name, marks=pytest.mark.slow)
 
 
+def escaped(line: bytes) -> bytes:
+    """Its custom_id as JSON may also write it."""
+    custom_id = json.loads(line)["custom_id"].encode()
+    assert custom_id in line
+    return line.replace(custom_id, b"\\u%04x" % custom_id[0] + custom_id[1:])
+
+
 ODD: dict[str, Callable[[Lines], bytes]] = {
     "a byte order mark": lambda lines: b"\xef\xbb\xbf" + joined(lines),
     "a line of NUL": lambda lines: b"\0\0\0\n" + joined(lines),
@@ -71,6 +78,11 @@ ODD: dict[str, Callable[[Lines], bytes]] = {
         [b'{"custom_id": null}', b'{"custom_id": 7}', b'{"custom_id": ["a"]}', b"{}", b"7", b'"text"', *lines]
     ),
     "the same line twice": lambda lines: joined([*lines, lines[0]]),
+    "two objects on a line": lambda lines: lines[0] + b" \0" + joined(lines[1:]),
+    "all objects on a line, a stranger's first": lambda lines: b'{"custom_id": "x", "a": "}{"}' + b"".join(lines),
+    "an id in escapes": lambda lines: joined(
+        [lines[0].replace(b'"custom_id": "', b'"custom_id": "\\u0062', 1), *lines]
+    ),
     "new members": lambda lines: joined([b'{"since": "2027", "more": {"a": [1]}, ' + one[1:] for one in lines]),
 }
 
@@ -90,7 +102,12 @@ def test_whatever_is_between_the_lines_every_answer_is_joined(ended: JobFolder, 
     [
         pytest.param(lambda lines: joined(lines[:2]), {None: 5, "missing": 1}, id="a line is not there"),
         pytest.param(lambda lines: joined(lines[:2]) + lines[2][:40], {None: 5, "missing": 1}, id="half a last line"),
-        pytest.param(lambda lines: lines[0] + joined(lines[1:]), {None: 4, "missing": 2}, id="two objects on a line"),
+        pytest.param(
+            lambda lines: lines[0] + lines[1][:-1], {None: 4, "missing": 2}, id="one object and a half on a line"
+        ),
+        pytest.param(
+            lambda lines: lines[0] + b"," + joined(lines[1:]), {None: 5, "missing": 1}, id="two objects that are a list"
+        ),
         pytest.param(lambda lines: b"", {None: 3, "missing": 3}, id="nothing at all"),
     ],
 )
