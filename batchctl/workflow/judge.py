@@ -372,12 +372,14 @@ class _Work:
         if len(answers) == 1:
             return self.judge.verdict(first, row, drawn=self._drawn(custom_id))
         said = f"{len(lines)} different results for one request; all are in the results file under {custom_id.decode()}"
+        usages = [one.usage for one in lines if one.usage is not None]
+        told = bool(usages) and all(one == usages[0] for one in usages)  # else nobody knows which was billed
         return Verdict(
             RowState.REVIEW_REQUIRED,
             Reason.CONFLICT,
             said,
             None,
-            next((one.usage for one in lines if one.usage is not None), None),
+            usages[0] if told else None,
             Retry.CHANGE,
             any(one.paid for one in lines),
             first.request_id,

@@ -145,7 +145,7 @@ def judging_digest(plan: Plan, price: Price | None) -> str:
     """What verdicts depend on beside the results: a change judges stored answers again, free."""
     job = plan.job
     rates = "" if price is None else str(price.as_dict()["rates"])
-    parts = [plan.schema_sha256 or "", job.output.parse, digest(job), rates, "3"]
+    parts = [plan.schema_sha256 or "", job.output.parse, digest(job), rates, "4"]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

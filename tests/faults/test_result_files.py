@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -134,6 +135,27 @@ def test_an_answer_in_the_file_of_another_batch_is_nobodys(ended: JobFolder) -> 
     ended.run("run", "--wait", code=0)
     rows = ended.check_results()
     assert Counter(one["state"] for one in rows.values()) == {"completed": 6}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_two_answers_with_other_tokens_are_booked_as_neither(ended: JobFolder, first: bool) -> None:
+    """Which of them was billed no line says. OpenAI gives the tokens of the whole batch: what is left over is its own."""
+
+    def conflict(lines: Lines) -> bytes:
+        other = json.loads(lines[0])
+        body = other["response"]["body"]
+        body["output"][0]["content"][0]["text"] = '{"label": "other", "note": "another answer"}'
+        body["usage"]["output_tokens"] += 9
+        body["usage"]["total_tokens"] += 9
+        more = json.dumps(other).encode()
+        return joined([more, *lines] if first else [*lines, more])
+
+    edit(ended, 0, conflict)
+    ended.run("run", "--wait", code=3)
+    cost = ended.status()["cost"]
+    assert cost["unmetered"] == 0
+    assert Decimal(cost["usd"]) == ended.books.usd
+    assert [one["reason"] for one in ended.lines("results.jsonl")].count("conflict") == 1
 
 
 def test_counts_that_disagree_with_the_files_decide_nothing(ended: JobFolder) -> None:
