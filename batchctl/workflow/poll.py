@@ -212,8 +212,8 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
                 f"batch `{intent.batch_id}` is {status.vendor_status}, but names no result file",
                 where=f"run {chunk.run}, chunk {chunk.number}",
                 effect="its rows stay submitted; nothing is sent again",
-                hint=f"look at the batch at the provider ({provider.name} keeps {provider.traits.retention}); "
-                "run `batchctl poll` again",
+                hint=f"look at the batch at the provider ({provider.name} keeps {provider.traits.retention}) and run the same "
+                f"command again; `batchctl resolve {chunk.run} --chunk {chunk.number}` gives its answers up",
                 code="no_result_file",
             )
         with ledger.transaction() as db:

@@ -12,10 +12,12 @@ from batchctl.ledger import live_calls, queries, transitions
 from batchctl.ledger.queries import Intent
 from batchctl.model.batches import Proof
 from batchctl.model.errors import BatchctlError, ConsentMissing, Exit, UsageError
-from batchctl.workflow import reconcile
+from batchctl.workflow import reconcile, unreachable
 from batchctl.workflow.money import cost
 from batchctl.workflow.reports import Report, plural
+from batchctl.workflow.results import write_results
 from batchctl.workflow.standing import is_simulated
+from batchctl.workflow.validate import judged
 from batchctl.workflow.workspace import Options, Workspace, opened
 
 
@@ -39,6 +41,8 @@ def resolve(
         if chunk is not None:
             unsure = [one for one in unsure if one.chunk == chunk]
             lost = {one: count for one, count in lost.items() if one == chunk}
+            if not unsure and not lost and (beyond := unreachable.look(workspace, run, chunk)) is not None:
+                return _beyond(workspace, run, beyond, decisions, abandon=abandon)
             if not unsure and not lost:
                 raise UsageError(
                     f"chunk {chunk} of {run.id} is not waiting for a decision",
@@ -83,6 +87,36 @@ def resolve(
         )
 
 
+def _beyond(
+    workspace: Workspace, run: queries.Run, found: unreachable.Unreachable, decisions: list[Any], *, abandon: bool
+) -> Report:
+    """A batch that was sent and has no answers to give: what is known of it, or the end of waiting for them."""
+    if decisions and not abandon:
+        raise UsageError(
+            f"chunk {found.chunk.number} is batch `{found.intent.batch_id}`: it was sent",
+            where=f"run {run.id}",
+            effect="nothing was changed",
+            hint="--abandon gives its answers up",
+        )
+    lines = tuple(found.lines)
+    if abandon:
+        lines = (unreachable.give_up(workspace, found),)
+        judged(workspace, run)
+        write_results(workspace.state, workspace.ledger.db, run)
+    balance = queries.balance(workspace.ledger.db, run.id)
+    return Report(
+        "resolve",
+        run.id,
+        Exit.OK if abandon else Exit.ATTENTION,
+        balance,
+        cost(workspace.ledger.db, run, balance),
+        lines,
+        f"batchctl rerun {run.id}" if abandon else f"batchctl resolve {run.id} --chunk {found.chunk.number} --abandon",
+        {"open": [{key: value for key, value in found.facts.items() if key != "lines"}]},
+        simulated=is_simulated(workspace),
+    )
+
+
 def _calls(run: queries.Run, chunk: int, count: int) -> dict[str, Any]:
     """What is known of live calls without an answer: no list at a provider names them."""
     lines = [
@@ -97,9 +131,6 @@ def _decide_calls(
     workspace: Workspace, run: queries.Run, lost: dict[int, int], *, adopt: str | None, not_sent: bool
 ) -> str:
     """A person's word on every lost live call that was named. Their rows go to the rerun file; nothing is sent here."""
-    from batchctl.workflow.results import write_results
-    from batchctl.workflow.validate import judged
-
     options, count = workspace.options, sum(lost.values())
     if adopt is not None:
         raise UsageError(

@@ -249,7 +249,9 @@ def carried_on(job: JobFolder, dice: random.Random) -> bool:
         elif done.code == 5:  # every row of a small sample was lost
             _changed(job, r"\[sample\]\nrows = \d+", "[sample]\nrows = 0")
         elif done.code == 10 and "names no result file" in done.err:
-            return True  # all rows of a batch are missing: attention, for a person
+            if not job.check_balance()["held"]:
+                return True  # all rows of a batch are missing: attention, for a person
+            decide(job, dice)
         elif done.code in (0, 3, 7) and not any(job.check_balance()[state] for state in UNPAID):
             if not reruns or done.code == 0:
                 return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,6 +78,51 @@ def test_a_completed_batch_without_files_is_not_believed(sent: JobFolder, slow: 
     slow.force(files["id"], output_file_id=files["output_file_id"], error_file_id="")
     sent.run("run", "--wait", code=0)
     finished(sent)
+
+
+def no_file(job: JobFolder, slow: Provider) -> None:
+    slow.force(job.books.creates[0]["id"], output_file_id=None, error_file_id=None)
+
+
+def no_content(job: JobFolder, slow: Provider) -> None:
+    slow.fault(f"GET /v1/files/{shown(job)['output_file_id']}/content", "404", nth="every")
+
+
+def no_batch(job: JobFolder, slow: Provider) -> None:
+    slow.fault(f"GET /v1/batches/{job.books.creates[0]['id']}", "404", nth="every")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [(no_file, "names no result file"), (no_content, "has its results no more"), (no_batch, "does not know")],
+)
+def test_answers_that_cannot_be_had_are_given_up_by_a_person(
+    sent: JobFolder, slow: Provider, harm: Callable[[JobFolder, Provider], None], said: str
+) -> None:
+    """Without a word nothing moves. With it the rows are missing, and only they are sent again."""
+    assert "still at work" in sent.run("resolve", "--chunk", "1", "--abandon", code=2).err
+    end(sent)
+    until_ended(sent)
+    assert "its answers can be had" in sent.run("resolve", "--chunk", "1", "--abandon", code=2).err
+    harm(sent, slow)
+    sent.run("run", code=10)
+    shows = sent.run("resolve", "--chunk", "1", code=3)
+    assert said in shows.out
+    sent.run("resolve", "--chunk", "1", "--not-sent", code=2)
+    sent.run("resolve", "--chunk", "1", "--abandon", code=6, BATCHCTL_YES=None)
+    balance = sent.check_balance()
+    assert (balance["submitted"], balance["completed"]) == (3, 3)
+    sent.run("resolve", "--chunk", "1", "--abandon", code=0)
+    reasons = Counter(one["reason"] for one in sent.lines("results.jsonl"))
+    assert reasons == {None: 3, "missing": 3}
+    assert len(sent.books.creates) == 2
+    sent.run("check", code=0)
+    slow.clear_faults()
+    sent.run("rerun", code=8)
+    end(sent)
+    sent.run("run", "--wait", code=0)
+    assert {one["state"] for one in sent.check_results().values()} == {"completed"}
+    assert sorted(sent.books.requests.values()) == [1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("command", ["run", "poll"])

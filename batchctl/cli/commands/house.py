@@ -89,7 +89,7 @@ def resolve(
         bool, typer.Option("--not-sent", help="The provider never got it: send the chunk again.")
     ] = False,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Give the batch up; its rows go to the rerun file.")
+        bool, typer.Option("--abandon", help="Give the batch, or its answers, up; its rows go to the rerun file.")
     ] = False,
 ) -> Report:
     """A submission whose outcome is unknown: show the evidence, or settle it.
@@ -97,6 +97,8 @@ def resolve(
     \b
       batchctl resolve triage-0001
       batchctl resolve triage-0001 --chunk 3 --adopt batch_68f2
+
+    With --chunk, a batch that is over and whose answers cannot be had, too: --abandon gives them up.
     """
     from batchctl.workflow import resolve as workflow
 
