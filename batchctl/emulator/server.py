@@ -128,6 +128,8 @@ def _guard_of(context: Context, wires: list[Wire]) -> Any:
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
         try:
             return await guarded(request, handler)
+        except ConnectionResetError:
+            return web.Response()  # the caller has gone in the middle of its request: there is nobody to tell
         except (sqlite3.Error, OSError, AssertionError, RuntimeError) as error:
             if request.transport is None:
                 raise  # the caller has gone: there is nobody to tell

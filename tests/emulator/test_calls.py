@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import socket
 import types
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import openai
@@ -228,3 +230,13 @@ def test_an_upload_survives_a_race_for_the_warning_filters(start: Start, monkeyp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert start().upload(jsonl([line("a")])).startswith("file-")
+
+
+def test_a_caller_that_goes_away_in_the_middle_is_no_failure(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    address = urlsplit(driver.url)
+    head = "POST /v1/responses HTTP/1.1", "Host: x", "Authorization: Bearer sk-test", "Expect: 100-continue"
+    with socket.create_connection((address.hostname, address.port)) as caller:
+        caller.sendall("\r\n".join([*head, "Content-Length: 100", "", "{"]).encode())
+        assert b"100 Continue" in caller.recv(100)  # the body is being read
+    driver.ask("GET", "/v1/models")
+    assert caplog.records == []
