@@ -288,7 +288,7 @@ def prompt_under_version(db: sqlite3.Connection, job: str, version: str) -> str 
         "SELECT settings.prompt_sha256 FROM settings JOIN run ON run.id = settings.run WHERE run.job = ?"
         " AND settings.prompt_version = ? AND run.withdrawn = 0 AND EXISTS (SELECT 1 FROM intent JOIN chunk"
         " ON chunk.run = intent.run AND chunk.number = intent.chunk WHERE intent.run = run.id"
-        " AND chunk.settings = settings.sha256 AND intent.state IN ('open', 'accepted')) LIMIT 1",
+        " AND chunk.settings = settings.sha256 AND intent.state IN ('open', 'accepted', 'abandoned')) LIMIT 1",
         (job, version),
     ).fetchone()
     return str(row[0]) if row else None

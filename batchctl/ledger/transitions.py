@@ -306,17 +306,10 @@ def abandon(db: sqlite3.Connection, intent: str, *, results: str, because: str) 
     )
 
 
-def give_answers_up(
-    db: sqlite3.Connection, intent: str, results: Mapping[str, str], *, usage: Mapping[str, int] | None, because: str
-) -> None:
-    """A person gives up the answers of a batch that was sent: its rows end without results (`missing`)."""
-    row = db.execute(
-        "SELECT i.run, i.chunk, c.state FROM intent i JOIN chunk c ON c.run = i.run AND c.number = i.chunk WHERE i.id = ?",
-        (intent,),
-    ).fetchone()
-    if row["state"] == ChunkState.SUBMITTED:
-        end(db, intent, because=because, usage=usage)
-    fetched(db, row["run"], row["chunk"], results, because=because)
+def give_answers_up(db: sqlite3.Connection, intent: str, *, because: str) -> None:
+    """A person gives up what answers of an ended batch are not here: their rows end without results (`missing`), and are
+    never sent again by themselves. The batch may still run."""
+    db.execute("UPDATE intent SET state = 'abandoned', note = ? WHERE id = ?", (because[:500], intent))
 
 
 def saw_nothing(db: sqlite3.Connection, intent: str, *, epoch: float) -> None:

@@ -7,6 +7,7 @@ compared with the chunk's own; rows without a line make us fetch a second time b
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +17,7 @@ import orjson
 from batchctl.files import PART, crash_point, open_private, sha256_of, storage_failed, sync_directory, write_file
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk, Intent
-from batchctl.model.batches import BatchStatus, LineError
+from batchctl.model.batches import LineError
 from batchctl.model.errors import ProviderError
 from batchctl.providers.guard import Guarded
 from batchctl.workflow.judge import expected, index
@@ -26,16 +27,25 @@ TRANSFERS = 4
 SUFFIX = {"output": "jsonl", "errors": "errors.jsonl"}
 
 
-def fetch(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent, status: BatchStatus) -> int:
-    """Store every result file of an ended batch and record it; the number of requests without a line."""
+Files = Sequence[tuple[str, str]]
+"""What a provider names as the results of a batch: kind and handle of each file."""
+
+
+def fetch(
+    workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent, files: Files, *, given_up: str | None = None
+) -> int:
+    """Store every result file of an ended batch and record it; the number of requests without a line.
+
+    `given_up`: a person's word that the other files do not come. What a crash left of them here is kept.
+    """
     directory = workspace.directory(chunk.run) / "results"
     wanted = expected(workspace.directory(chunk.run) / "chunks", chunk.number)
     stem = f"{chunk.number:04d}.a{chunk.attempt}"
-    names = [f"{stem}.{SUFFIX.get(kind, f'{kind}.jsonl')}" for kind, _ in status.files]
+    names = [f"{stem}.{SUFFIX.get(kind, f'{kind}.jsonl')}" for kind, _ in files]
     missing = -1
     digests: list[str] = []
     for _ in range(TRANSFERS):
-        for (_, handle), name in zip(status.files, names, strict=True):
+        for (_, handle), name in zip(files, names, strict=True):
             _download(provider, handle, directory / (name + PART), chunk)
         parts = [directory / (name + PART) for name in names]
         missing = index(parts, wanted, provider.traits.wire).missing
@@ -56,13 +66,17 @@ def fetch(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
     crash_point("K13")
     for name in names:
         os.replace(directory / (name + PART), directory / name)
-    if not names or f"{stem}.jsonl" not in names:
+    if given_up is not None:
+        names += sorted({one.name for one in directory.glob(f"{stem}.*jsonl")}.difference(names))
+    if f"{stem}.jsonl" not in names:
         write_file(directory / f"{stem}.jsonl", b"")
         names.append(f"{stem}.jsonl")
     sync_directory(directory)
     crash_point("K14")
     results = {name: sha256_of(directory / name) for name in names}
     with workspace.ledger.transaction() as db:
+        if given_up is not None:
+            transitions.give_answers_up(db, intent.id, because=given_up)
         transitions.fetched(db, chunk.run, chunk.number, results, because=f"batch {intent.batch_id} collected")
     return missing
 

@@ -363,8 +363,10 @@ class _Work:
         """More than one line for a request: the same answer counts once, different ones go to a person."""
         found = [_extract(self.results.line(spot), custom_id, self.task) for spot in spots]
         lines = [one for one in found if one is not None]
-        if not lines:
+        if len(lines) < len(spots) and not self.exact:
             raise Mismatch
+        if not lines:
+            return _missing("its result lines cannot be read")
         if not again:
             self.found.quarantined["repeated"] += len(lines) - 1
         first = lines[0]

@@ -222,7 +222,7 @@ def _look(workspace: Workspace, provider: Guarded, chunk: Chunk, intent: Intent,
             transitions.end(db, intent.id, because=because, usage=billed, expired=status.out_of_time)
     elif status.state is not BatchState.ENDED:
         return  # an ended batch that says otherwise now: statuses can lag; the furthest fact stands
-    missing = collect.fetch(workspace, provider, chunk, intent, status)
+    missing = collect.fetch(workspace, provider, chunk, intent, status.files)
     total.collected.append(chunk.number)
     _widen(workspace, provider)
     total.missing += missing

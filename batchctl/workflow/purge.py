@@ -180,7 +180,7 @@ def delete_remote(workspace: Workspace, run: queries.Run) -> int:
     deleted = 0
     if provider.traits.uploads:
         for intent in queries.last_intents(workspace.ledger.db, run.id).values():
-            if intent.state != "accepted" or intent.batch_id is None:
+            if intent.state not in ("accepted", "abandoned") or intent.batch_id is None:
                 continue
             workspace.same_account(provider, intent.account, intent.batch_id)
             try:

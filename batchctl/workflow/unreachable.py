@@ -10,15 +10,19 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from batchctl.files import sha256_of, write_file
 from batchctl.ledger import queries, transitions
 from batchctl.ledger.queries import Chunk, Intent
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.batches import BatchState, BatchStatus
 from batchctl.model.errors import ConsentMissing, NotFound, UsageError
 from batchctl.providers.guard import Guarded
+from batchctl.workflow import collect
+from batchctl.workflow.collect import Files
 from batchctl.workflow.reports import plural
 from batchctl.workflow.workspace import Workspace
+
+LOOKS = 3
+SECONDS_BETWEEN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Unreachable:
     intent: Intent
     status: BatchStatus | None
     why: str
+    there: Files = ()
+    """Result files that can be had."""
 
     @property
     def lines(self) -> list[str]:
@@ -64,16 +70,18 @@ def look(workspace: Workspace, run: queries.Run, number: int) -> Unreachable | N
         return None
     provider = workspace.provider(workspace.frozen_plan(chunk.settings))
     workspace.same_account(provider, intent.account, intent.batch_id)
-    try:
-        status = provider.poll(intent.batch_id)
-    except NotFound:
+    status = _asked(workspace, provider, intent.batch_id)
+    if status is None:
         return Unreachable(chunk, intent, None, f"{provider.name} does not know this batch")
-    if status.state is BatchState.ENDED and not status.files:
-        why = f"{provider.name} says {status.vendor_status} and names no result file"
-        return Unreachable(chunk, intent, status, why)
-    if status.state is BatchState.ENDED and _are_gone(provider, status):
-        why = f"{provider.name} says {status.vendor_status} and has its results no more (it keeps {provider.traits.retention})"
-        return Unreachable(chunk, intent, status, why)
+    if status.state is BatchState.ENDED and status.owes_results and not status.files:
+        return Unreachable(
+            chunk, intent, status, f"{provider.name} says {status.vendor_status} and names no result file"
+        )
+    if status.state is BatchState.ENDED:
+        there = tuple(one for one in status.files if _is_there(provider, one[1]))
+        if gone := len(status.files) - len(there):
+            why = f"{provider.name} has {gone} of {plural(len(status.files), 'result file')} no more"
+            return Unreachable(chunk, intent, status, f"{why} (it keeps {provider.traits.retention})", there)
     running = status.state is BatchState.RUNNING
     raise UsageError(
         f"batch `{intent.batch_id}` is {status.vendor_status}"
@@ -84,21 +92,39 @@ def look(workspace: Workspace, run: queries.Run, number: int) -> Unreachable | N
     )
 
 
-def _are_gone(provider: Guarded, status: BatchStatus) -> bool:
-    """Whether the provider itself says of a result file that it is not there."""
-    for _, handle in status.files:
+def _asked(workspace: Workspace, provider: Guarded, batch_id: str) -> BatchStatus | None:
+    """What the provider says of a batch; that it does not know it, or has no files of it, only when it says so repeatedly."""
+    options = workspace.options
+    status = None
+    for look in range(LOOKS):
+        if look:
+            options.sleep(options.seconds("BATCHCTL_RETRY_SECONDS", SECONDS_BETWEEN))
         try:
-            with open(os.devnull, "wb") as nowhere:
-                provider.download(handle, lambda: nowhere)
+            status = provider.poll(batch_id)
         except NotFound:
-            return True
-    return False
+            status = None
+        if status is not None and (status.files or not status.owes_results):
+            break
+    return status
+
+
+def _is_there(provider: Guarded, handle: str) -> bool:
+    """Whether a result file can be read to its end. Raises what else went wrong."""
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            provider.download(handle, lambda: nowhere)
+    except NotFound:
+        return False
+    return True
 
 
 def give_up(workspace: Workspace, found: Unreachable) -> str:
     """Its rows end without results, like rows that a result file lacks. Asks for a person's word first."""
     options, chunk, intent = workspace.options, found.chunk, found.intent
-    question = "Its rows are paid for and end without an answer; a rerun pays for them again. Give the answers up?"
+    rest = " but for those in the files that are there" if found.there else ""
+    question = (
+        f"Its rows are paid for and end without an answer{rest}; a rerun pays for them again. Give the answers up?"
+    )
     if not options.yes and not (options.ask and options.ask(question)):
         raise ConsentMissing(
             "giving answers up needs your word",
@@ -106,14 +132,17 @@ def give_up(workspace: Workspace, found: Unreachable) -> str:
             effect="nothing was changed",
             hint="add --yes when you are sure that they will not come",
         )
-    name = f"{chunk.number:04d}.a{chunk.attempt}.jsonl"
-    path = workspace.directory(chunk.run) / "results" / name
-    write_file(path, b"")
-    status = found.status
+    provider = workspace.provider(workspace.frozen_plan(chunk.settings))
+    status, because = found.status, f"given up by a person: {found.why}"
     usage = None if status is None or status.usage is None else status.usage.as_dict()
     with workspace.ledger.transaction() as db:
-        if status is None:  # what was counted while it ran says nothing of what it has cost
-            transitions.observe(db, intent.id, "unknown", {})
-        because = f"given up by a person: {found.why}"
-        transitions.give_answers_up(db, intent.id, {name: sha256_of(path)}, usage=usage, because=because)
-    return f"the answers of chunk {chunk.number} are given up; a rerun asks for its rows again"
+        counts = (
+            {} if status is None else status.counts
+        )  # what was counted while it ran says nothing of what it has cost
+        transitions.observe(db, intent.id, "unknown" if status is None else status.vendor_status, counts)
+        if chunk.state is ChunkState.SUBMITTED:
+            transitions.end(db, intent.id, because=because, usage=usage)
+    missing = collect.fetch(workspace, provider, chunk, intent, found.there, given_up=because)
+    if not missing:
+        return f"every answer of chunk {chunk.number} was there"
+    return f"{plural(missing, 'answer')} of chunk {chunk.number} given up; a rerun asks for their rows again"

@@ -116,9 +116,6 @@ def written(seed: int) -> Script:
             provider["window"] = 0.1
     lane, live = _lane(dice)
     sample = f'rows = {dice.randint(1, 4)}\nmin_valid = "0%"' if dice.random() < 0.3 else "rows = 0"
-    if live or sample != "rows = 0":  # live, a request has one fate for ever: these would never end
-        for name in ("500", "429", "timeout", "unknown"):
-            provider.pop(name, None)
     kills = KILLS + LIVE_KILLS * (2 * live)
     faults = []
     for _ in range(dice.randint(0, 6)):
@@ -137,6 +134,10 @@ def written(seed: int) -> Script:
     if dice.random() < 0.25:
         commands.append((REBUILD, ""))
         commands.append((("run", "--wait"), dice.choice(kills) if dice.random() < 0.5 else ""))
+    asks = sample != "rows = 0" or any("live" in command for command, _ in commands)
+    if live or asks:  # live, a request has one fate for ever: these would never end
+        for name in ("500", "429", "timeout", "unknown"):
+            provider.pop(name, None)
     limits = f"chunk_rows = {dice.randint(2, 5)}" + (
         f"\nin_flight = {dice.randint(1, 2)}" if dice.random() < 0.25 else ""
     )

@@ -94,7 +94,7 @@ def no_batch(job: JobFolder, slow: Provider) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [(no_file, "names no result file"), (no_content, "has its results no more"), (no_batch, "does not know")],
+    [(no_file, "names no result file"), (no_content, "has 1 of 1 result file no more"), (no_batch, "does not know")],
 )
 def test_answers_that_cannot_be_had_are_given_up_by_a_person(
     sent: JobFolder, slow: Provider, harm: Callable[[JobFolder, Provider], None], said: str
@@ -118,11 +118,34 @@ def test_answers_that_cannot_be_had_are_given_up_by_a_person(
     assert len(sent.books.creates) == 2
     sent.run("check", code=0)
     slow.clear_faults()
+    sent.run("run", "--wait", code=3)
+    assert len(sent.books.creates) == 2, "only a person sends them again: the batch may still run"
     sent.run("rerun", code=8)
     end(sent)
     sent.run("run", "--wait", code=0)
     assert {one["state"] for one in sent.check_results().values()} == {"completed"}
     assert sorted(sent.books.requests.values()) == [1, 1, 1, 2, 2, 2]
+
+
+def test_what_is_there_of_answers_that_are_given_up_is_kept(sent: JobFolder, slow: Provider) -> None:
+    """The file of errors was deleted: the answers beside it are not bought again."""
+    end(sent)
+    until_ended(sent)
+    slow.force(sent.books.creates[0]["id"], error_file_id="file-gone")
+    sent.run("run", code=10)
+    assert "has 1 of 2 result files no more" in sent.run("resolve", "--chunk", "1", code=3).out
+    sent.run("resolve", "--chunk", "1", "--abandon", code=0)
+    finished(sent)
+
+
+def test_answers_that_a_crash_left_here_are_not_given_up(sent: JobFolder, slow: Provider) -> None:
+    end(sent)
+    until_ended(sent)
+    assert sent.run("poll", BATCHCTL_CRASH_AT="K14").killed
+    no_content(sent, slow)
+    sent.run("run", code=10)
+    sent.run("resolve", "--chunk", "1", "--abandon", code=0)
+    finished(sent)
 
 
 @pytest.mark.parametrize("command", ["run", "poll"])
