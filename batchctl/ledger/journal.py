@@ -32,6 +32,7 @@ _HEAD = b'{"journal": "%b", '
 _AFTER = b'"after": "%b", '
 _HEAD_BYTES = 200
 _KNOWN = re.compile(rb'\{"journal": "([^"]*)", (?:"after": "([^"]*)", )?')
+_OF_A_RUN = re.compile(r'INSERT INTO "?run"? ')
 
 Change = list[Any]
 """A statement and its parameters."""
@@ -106,6 +107,13 @@ def is_ahead(path: Path, mark: str) -> bool:
             return sum(line.endswith(b"\n") for line in file) > 1
     except FileNotFoundError:
         return False
+
+
+def knows_runs(path: Path) -> bool:
+    """Whether a journal tells of any run: a ledger that is begun beside it would forget what was paid."""
+    if not path.is_file():
+        return False
+    return any(_OF_A_RUN.match(str(sql)) for _, _, changes in transactions(path) for sql, _ in changes)
 
 
 def compact(path: Path, db: sqlite3.Connection, version: int, mark: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchctl.files import PART, PRIVATE_FILE, sync_directory, sync_file
 from batchctl.ledger import formats, journal
-from batchctl.ledger.store import storage_errors
+from batchctl.ledger.store import Ledger, storage_errors
 from batchctl.model.errors import StorageFailed
 
 _FILES = ("", "-wal", "-shm")  # what SQLite keeps beside the database
@@ -35,6 +35,16 @@ def is_whole(path: Path) -> bool:
             return found == ["ok"] and bool(db.execute("PRAGMA user_version").fetchone()[0])
     except sqlite3.DatabaseError:
         return False
+
+
+def is_newest(path: Path) -> bool:
+    """Whether a whole ledger, of any format, knows all that its journal says."""
+    with closing(sqlite3.connect(path, isolation_level=None, factory=journal.Recording)) as db:
+        try:
+            Ledger(db, path).check_newest()
+        except StorageFailed:
+            return False
+    return True
 
 
 def rebuild(state: Path) -> Rebuilt:

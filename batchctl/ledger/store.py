@@ -263,12 +263,15 @@ def check_no_runs(state: Path, path: Path) -> None:
             hint="move the file away, or name another place with --state DIR",
         )
     runs = sorted(one.parent.parent.name for one in state.glob("*/chunks/*.jsonl") if one.parent.parent.suffix != PART)
-    if runs:
+    if runs or journal.knows_runs(path.with_name(journal.NAME)):  # a purged run has no chunks any more
+        beside = (
+            f"of the runs beside it: {', '.join(dict.fromkeys(runs[-5:]))}" if runs else "its journal tells of runs"
+        )
         raise StorageFailed(
             "the ledger is empty" if path.exists() else "the ledger is missing",
-            where=(str(path), f"of the runs beside it: {', '.join(dict.fromkeys(runs[-5:]))}"),
+            where=(str(path), beside),
             effect="nothing was done: these runs may be paid for already",
-            hint=f"{_again(path)}, or move the runs away to begin again",
+            hint=f"{_again(path)}, or move {'the runs' if runs else journal.NAME} away to begin again",
             code="damaged",
         )
 

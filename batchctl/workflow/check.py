@@ -7,9 +7,9 @@ from pathlib import Path
 from batchctl.chunks.names import copies_name, lines_name, rows_name, verdicts_name
 from batchctl.files import sha256_of
 from batchctl.ledger import queries
-from batchctl.ledger.rebuild import is_whole
+from batchctl.ledger.rebuild import is_newest, is_whole
 from batchctl.ledger.rebuild import rebuild as rebuild_ledger
-from batchctl.ledger.store import Ledger, all_locked, check_private
+from batchctl.ledger.store import all_locked, check_private
 from batchctl.ledger.transitions import ChunkState
 from batchctl.model.errors import Exit, StorageFailed, UsageError
 from batchctl.workflow.decided import PLACE
@@ -83,23 +83,13 @@ def _rebuilt(options: Options) -> tuple[str, ...]:
         raise UsageError("there is no state directory", where=str(state), effect="nothing was done", hint="--state DIR")
     check_private(state)
     with all_locked(state):
-        if is_whole(path) and _is_newest(state):
+        if is_whole(path) and is_newest(path):
             return ("The ledger is whole: it was not rebuilt",)
         made = rebuild_ledger(state)
     lines = [f"Rebuilt {path} from {plural(made.transactions, 'transaction')} of its journal"]
     if made.kept is not None:
         lines.append(f"  what was there is kept as {made.kept}")
     return tuple(lines)
-
-
-def _is_newest(state: Path) -> bool:
-    try:
-        ledger = Ledger.open(state, read_only=True)
-    except StorageFailed:
-        return False
-    if ledger is not None:
-        ledger.close()
-    return True
 
 
 def _frozen(workspace: Workspace, run: queries.Run, settings: str) -> list[str]:

@@ -128,7 +128,7 @@ def index(paths: list[Path], wanted: Mapping[bytes, int], wire: str, *, exact: b
     for number, path in enumerate(paths):
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             for offset, line in numbered(file):
-                place = None if exact else wanted.get(quick(line))
+                place = None if exact or line[-1:] != b"\n" else wanted.get(quick(line))  # the last one may be torn
                 if place is not None:
                     found.add(place, (number, offset, len(line)))
                     continue

@@ -151,6 +151,7 @@ class Sending:
             raise money.budget_reached(self.workspace, self.run, f"the next {self.lane} call", first, self.left)
         number = queries.sends(ledger.db, self.run.id, chunk.number) + 1
         tag = intent_id(ledger.workspace, self.run.id, chunk.number, chunk.attempt, number, chunk.sha256)
+        self.workspace.mark_sent(self.run.id)
         with ledger.transaction() as db:
             live_calls.begin(
                 db,

@@ -25,7 +25,7 @@ from batchctl.workflow.rejects import Rejects
 from batchctl.workflow.reports import Report, plural
 from batchctl.workflow.requests import settings_row
 from batchctl.workflow.rules import check_rules
-from batchctl.workflow.workspace import Options, Plan, Workspace, opened
+from batchctl.workflow.workspace import SENT, Options, Plan, Workspace, opened
 
 
 def prepare(
@@ -125,12 +125,12 @@ def prepared(
 
 
 def _check_unknown(directory: Path) -> None:
-    """Refuse to take the place of a run that the ledger does not name, if it has answers: no crash leaves those."""
-    if any((directory / "results").glob("*")):
+    """Refuse to take the place of a run that the ledger does not name, if it was sent: a crash leaves only unsent ones."""
+    if (directory / SENT).exists():
         raise StorageFailed(
-            "the ledger does not know this run, and it has answers",
+            "the ledger does not know this run, and it was sent",
             where=str(directory),
-            effect="nothing was done: its rows are paid for already",
+            effect="nothing was done: its rows may be paid for already",
             hint="restore the ledger.db and the ledger.journal that belong to it, or move the directory away to begin again",
             code="damaged",
         )

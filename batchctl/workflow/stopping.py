@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchctl.files import crash_point
 from batchctl.ledger import queries, transitions
+from batchctl.model.errors import NotFound
 from batchctl.workflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ def stop_batches(workspace: Workspace, provider: Guarded, run: queries.Run, *, a
         if intent.batch_id is None or intent.ended_at is not None or intent.id in before:
             continue
         workspace.same_account(provider, intent.account, intent.batch_id)
-        provider.cancel(intent.batch_id)
+        try:
+            provider.cancel(intent.batch_id)
+        except NotFound:  # the others are still to be stopped
+            workspace.options.note(f"{provider.name} does not know batch {intent.batch_id}: it was not cancelled")
+            continue
         crash_point("K17")
         with ledger.transaction() as db:
             transitions.record_event(db, run.id, ASKED, intent.batch_id, chunk=intent.chunk, intent=intent.id)

@@ -271,6 +271,7 @@ def send(workspace: Workspace, run: queries.Run, chunk: Chunk) -> bool:
     copied = ledger.is_copy
     epoch = reconcile.prepared_epoch(run) if copied else provider.server_time()
     workspace.still_ours()
+    workspace.mark_sent(run.id)
     with ledger.transaction() as db:
         transitions.open_intent(
             db,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchctl import jobfile
-from batchctl.files import make_directory
+from batchctl.files import make_directory, write_file
 from batchctl.jobfile import Job
 from batchctl.ledger import queries
 from batchctl.ledger.store import JobLock, Ledger, ledger_failed
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from batchctl.providers.base import Provider
     from batchctl.providers.guard import Guarded
 
+SENT = "sent"
 STATE_NAME = ".batchctl"
 Progress = Callable[[str, int, int], None]
 
@@ -345,6 +346,12 @@ class Workspace:
         self.options.event("lease.acquired", job=lock.path.stem, pid=os.getpid())
         self._lock = lock
         self._stack.callback(lock.release)
+
+    def mark_sent(self, run_id: str) -> None:
+        """Leave a sign in the run's directory that rows of it may be paid for, whatever becomes of the ledger."""
+        path = self.directory(run_id) / SENT
+        if not path.exists():
+            write_file(path, b"")
 
     def still_ours(self) -> None:
         """Before anything is spent: the state directory is still the one we locked."""

@@ -132,23 +132,39 @@ def test_an_older_ledger_is_not_believed_after_the_journal_was_written_anew(
     assert len(job.books.creates) == 1
 
 
-def test_a_run_that_the_ledger_does_not_know_keeps_its_answers(new_job: NewJob, provider: Provider) -> None:
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_run_that_the_ledger_does_not_know_is_not_sent_again(
+    collected: bool, new_job: NewJob, provider: Provider
+) -> None:
     """Ledger and journal of an older backup beside the runs of today: together they look whole."""
     rows = [{"id": f"R-{number:03d}", "text": f"Where is parcel {number}?"} for number in range(9)]
     job = new_job(provider, rows=rows[:6], limits=CHUNKS)
     job.run("run", "--wait", code=0)
-    shutil.copy(job.ledger, job.path / "copy.db")
-    shutil.copy(job.state / journal.NAME, job.path / "copy.journal")
+    backup = {name: (job.state / name).read_bytes() for name in ("ledger.db", journal.NAME)}
     job.write(rows, limits=CHUNKS)
-    job.run("run", "--wait", code=0)
+    job.run("run", "--wait", code=0 if collected else None, BATCHCTL_CRASH_AT=None if collected else "K12")
     job.number = 2
-    bought = job.lines("results.jsonl")
-    put_back(job)
-    shutil.copy(job.path / "copy.journal", job.state / journal.NAME)
+    there = sorted(job.directory.rglob("*"))
+    remove(job.ledger)
+    for name, content in backup.items():
+        (job.state / name).write_bytes(content)
     for command in (("run", "--wait"), ("prepare",)):
-        assert "it has answers" in job.run(*command, code=12).err
-    assert job.lines("results.jsonl") == bought
+        assert "it was sent" in job.run(*command, code=12).err
+    assert sorted(job.directory.rglob("*")) == there
     assert len(job.books.creates) == 1
+
+
+def test_a_lost_ledger_of_purged_runs_is_not_begun_anew(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    job.run("purge", job.run_id, "--yes", code=0)
+    before = content(job.ledger), (job.state / journal.NAME).read_bytes()
+    remove(job.ledger)
+    for command in ("run", "prepare", "status"):
+        assert "check --rebuild" in job.run(command, code=12).err
+    assert (job.state / journal.NAME).read_bytes() == before[1]
+    job.run("check", "--rebuild", code=0)
+    assert content(job.ledger) == before[0]
 
 
 def test_a_compaction_killed_before_its_commit_is_no_older_ledger(new_job: NewJob, provider: Provider) -> None:

@@ -165,6 +165,14 @@ def test_wait_ends_when_a_completed_batch_never_names_its_files(
     assert job.sql("SELECT state FROM chunk ORDER BY number")[1][0] in ("fetched", "applied")
 
 
+def test_the_other_batches_are_cancelled_when_one_is_not_known(sent: JobFolder, slow: Provider) -> None:
+    first, second = (one["id"] for one in sent.books.creates)
+    slow.fault(f"* /v1/batches/{first}*", "404", nth="every")
+    assert "does not know batch" in sent.run("cancel", code=10).err
+    until(lambda: shown(sent, 1)["status"] in ("cancelling", "cancelled"))
+    assert second
+
+
 def test_wait_ends_when_the_provider_does_not_know_the_batch(sent: JobFolder, slow: Provider) -> None:
     slow.fault("GET /v1/batches/*", "404", nth="every")
     sent.run("run", "--wait", code=10)

@@ -87,6 +87,13 @@ def test_an_upgraded_ledger_can_be_made_again(lost: str, new_job: NewJob, provid
     finish(job)
 
 
+def test_a_whole_older_ledger_is_upgraded_and_not_rebuilt(new_job: NewJob, provider: Provider) -> None:
+    job = new_job(provider, limits=CHUNKS)
+    job.run("prepare", code=0)
+    assert "was not rebuilt" in job.run("check", "--rebuild", code=0, **NEXT).out
+    finish(job)
+
+
 def test_while_an_older_batchctl_is_at_work_nothing_is_upgraded(new_job: NewJob, provider: Provider) -> None:
     job = new_job(provider, limits=CHUNKS)
     job.run("prepare", code=0)
