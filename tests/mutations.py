@@ -198,7 +198,7 @@ MUTATIONS = (
     Mutation(
         "an older ledger is believed",
         "P1 P27",
-        (("batchctl/ledger/store.py", "if mark and journal.is_ahead(", "if False and journal.is_ahead("),),
+        (("batchctl/ledger/store.py", "if all(self._is_behind() for _ in range(2)):", "if False:"),),
         ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed",),
     ),
     Mutation(
@@ -206,6 +206,36 @@ MUTATIONS = (
         "P1 P27",
         (("batchctl/ledger/journal.py", "_AFTER % mark.encode()", 'b""'),),
         ("tests/crash/test_rebuild.py::test_an_older_ledger_is_not_believed_after_the_journal_was_written_anew",),
+    ),
+    Mutation(
+        "an older journal is believed",
+        "P27",
+        (("batchctl/ledger/journal.py", "head[1].decode() in former.split()", "False"),),
+        ("tests/crash/test_rebuild.py::test_an_older_journal_that_is_put_back_counts_for_nothing",),
+    ),
+    Mutation(
+        "a sent run that the ledger does not know is replaced",
+        "P1 P27",
+        (("batchctl/workflow/prepare.py", "if (directory / SENT).exists():", "if False:"),),
+        ("tests/crash/test_rebuild.py::test_a_run_that_the_ledger_does_not_know_is_not_sent_again",),
+    ),
+    Mutation(
+        "rows whose answers were given up are sent by themselves",
+        "P1 P23",
+        (
+            (
+                "batchctl/ledger/transitions.py",
+                "UPDATE intent SET state = 'abandoned', note = ? WHERE id = ?",
+                "SELECT ?, ?",
+            ),
+        ),
+        ("tests/faults/test_statuses.py::test_answers_that_cannot_be_had_are_given_up_by_a_person",),
+    ),
+    Mutation(
+        "a line that hides a row is passed over",
+        "P1 P6",
+        (("batchctl/workflow/judge.py", "if len(lines) < len(spots) and not self.exact:", "if not lines:"),),
+        ("tests/faults/test_result_files.py::test_whatever_is_between_the_lines_every_answer_is_joined",),
     ),
     Mutation(
         "no copy is made before an upgrade",

@@ -25,6 +25,7 @@ from typing import Any
 from batchctl.files import PRIVATE_FILE, replacing
 
 NAME = "ledger.journal"
+FORMER = "journals"  # the key in `meta`: the ids of journals that were written anew since
 MARK = "journal"  # the key in `meta`: which journal, and how many bytes of it count
 _READS = ("SELECT", "PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "EXPLAIN")
 
@@ -93,14 +94,19 @@ def holds(path: Path, mark: str) -> bool:
         return False
 
 
-def is_ahead(path: Path, mark: str) -> bool:
+def is_ahead(path: Path, mark: str, former: str) -> bool:
     """Whether a journal has more beyond MARK than the one transaction of a crash just before its commit. Then the ledger is
-    older than the one that was there before: a copy put back, or a write-ahead log that lost its end."""
+    older than the one that was there before: a copy put back, or a write-ahead log that lost its end.
+
+    FORMER names the journals that the ledger has outlived: one of those was put back itself, and counts for nothing.
+    """
     name, _, offset = mark.partition(" ")
     try:
         with path.open("rb") as file:
             head = _KNOWN.match(file.read(_HEAD_BYTES))
             ours = head is not None and head[1] == name.encode()
+            if head is not None and head[1].decode() in former.split():
+                return False
             if head is not None and not ours and head[2] not in (None, mark.encode()):
                 return True
             file.seek(int(offset) if ours else 0)

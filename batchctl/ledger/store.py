@@ -160,19 +160,21 @@ class Ledger:
 
     def _record(self, changes: list[journal.Change], *, compact: bool) -> None:
         """What is about to be committed, into the journal. A journal that is not this ledger's is written anew."""
-        path, mark = self.path.with_name(journal.NAME), self._mark()
+        path, mark = self.path.with_name(journal.NAME), self._known(journal.MARK)
         self._version()  # a later batchctl may have upgraded it since it was opened
         self.check_newest()
         if not compact and journal.holds(path, mark):
             name, _, offset = mark.partition(" ")
             mark = f"{name} {journal.append(path, int(offset), journal.line_of(changes, formats.VERSION))}"
         else:
+            former = f"{self._known(journal.FORMER)} {mark.partition(' ')[0]}".strip()
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.FORMER, former))
             mark = journal.compact(path, self.db, formats.VERSION, mark)
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (journal.MARK, mark))
 
-    def _mark(self) -> str:
-        """Which journal is this ledger's, and how much of it counts. Empty while there is none."""
-        found = self.db.execute("SELECT value FROM meta WHERE key = ?", (journal.MARK,)).fetchone()
+    def _known(self, key: str) -> str:
+        """What is said under a key of `meta`; empty when nothing is."""
+        found = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return str(found[0]) if found is not None else ""
 
     def check_newest(self) -> None:
@@ -180,8 +182,7 @@ class Ledger:
 
         Another process may write meanwhile: then the mark has moved on before its second line was in the journal.
         """
-        mark = self._mark()
-        if mark and journal.is_ahead(self.path.with_name(journal.NAME), mark) and self._mark() == mark:
+        if all(self._is_behind() for _ in range(2)):  # a line that is being cut off can look like two once
             raise StorageFailed(
                 "the ledger is older than its journal",
                 where=str(self.path),
@@ -189,6 +190,11 @@ class Ledger:
                 hint=_again(self.path),
                 code="damaged",
             )
+
+    def _is_behind(self) -> bool:
+        mark = self._known(journal.MARK)
+        ahead = journal.is_ahead(self.path.with_name(journal.NAME), mark, self._known(journal.FORMER))
+        return bool(mark) and ahead and self._known(journal.MARK) == mark
 
     @property
     def workspace(self) -> str:

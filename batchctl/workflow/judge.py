@@ -144,12 +144,19 @@ def index(paths: list[Path], wanted: Mapping[bytes, int], wire: str, *, exact: b
 
 
 def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(offset, line with its LF) of a binary file. A byte order mark at the start is passed over."""
+    """(offset, line with its LF) of a binary file. A byte order mark at the start is passed over.
+
+    A line of more than `LINE_BYTES` comes in pieces that end where an object does, as far as there is one.
+    """
     offset = 0
     if file.read(3) == BOM:
         offset = 3
     file.seek(offset)
     while line := file.readline(LINE_BYTES):
+        if len(line) == LINE_BYTES and not line.endswith(b"\n"):
+            ends = [end for _, end in _objects(line)]
+            line = line[: ends[-1]] if ends else line
+            file.seek(offset + len(line))
         yield offset, line
         offset += len(line)
 

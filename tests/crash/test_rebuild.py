@@ -24,9 +24,9 @@ POINTS = ("K3", "K4", "K7", "K10", "K11", "K12", "K14", "K14b", "K15", "before-c
 
 
 def content(ledger: Path) -> list[str]:
-    """Everything a ledger says, but which part of which journal is its own."""
+    """Everything a ledger says, but which part of which journal is its own, and which were before it."""
     with sqlite3.connect(ledger) as db:
-        return [line for line in db.iterdump() if "'journal'" not in line and "sqlite_sequence" not in line]
+        return [line for line in db.iterdump() if "'journal" not in line and "sqlite_sequence" not in line]
 
 
 def remove(ledger: Path) -> None:
@@ -152,6 +152,29 @@ def test_a_run_that_the_ledger_does_not_know_is_not_sent_again(
         assert "it was sent" in job.run(*command, code=12).err
     assert sorted(job.directory.rglob("*")) == there
     assert len(job.books.creates) == 1
+
+
+def test_an_older_journal_that_is_put_back_counts_for_nothing(new_job: NewJob, provider: Provider) -> None:
+    """The ledger is the newer one: making it again from that journal would forget what was bought since."""
+    rows = [{"id": f"R-{number:03d}", "text": f"Where is parcel {number}?"} for number in range(9)]
+    job = new_job(provider, rows=rows[:6], limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    first, older = job.run_id, (job.state / journal.NAME).read_bytes()
+    job.write(rows, limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    job.run("purge", first, "--yes", code=0)
+    before = content(job.ledger)
+    (job.state / journal.NAME).write_bytes(older)
+    assert "was not rebuilt" in job.run("check", "--rebuild", code=0).out
+    job.write([*rows, {"id": "R-009", "text": "Where is parcel 9?"}], limits=CHUNKS)
+    job.run("run", "--wait", code=0)
+    job.number = 2
+    assert len(job.books.creates) == 1
+    after = content(job.ledger)
+    assert set(before) < set(after)
+    remove(job.ledger)
+    job.run("check", "--rebuild", code=0)
+    assert content(job.ledger) == after
 
 
 def test_a_lost_ledger_of_purged_runs_is_not_begun_anew(new_job: NewJob, provider: Provider) -> None:

@@ -68,6 +68,7 @@ def escaped(line: bytes) -> bytes:
 
 
 ODD: dict[str, Callable[[Lines], bytes]] = {
+    "two objects on a line, and one of them again": lambda lines: lines[0] + joined([lines[1], lines[0], *lines[2:]]),
     "a byte order mark": lambda lines: b"\xef\xbb\xbf" + joined(lines),
     "a line of NUL": lambda lines: b"\0\0\0\n" + joined(lines),
     "NUL between": lambda lines: joined([lines[0], b"\0", *lines[1:]]),
@@ -81,7 +82,6 @@ ODD: dict[str, Callable[[Lines], bytes]] = {
     "the same line twice": lambda lines: joined([*lines, lines[0]]),
     "two objects on a line": lambda lines: lines[0] + b" \0" + joined(lines[1:]),
     "all objects on a line, a stranger's first": lambda lines: b'{"custom_id": "x", "a": "}{"}' + b"".join(lines),
-    "two objects on a line, and one of them again": lambda lines: lines[0] + joined([lines[1], lines[0], *lines[2:]]),
     "an id in escapes": lambda lines: joined(
         [lines[0].replace(b'"custom_id": "', b'"custom_id": "\\u0062', 1), *lines]
     ),

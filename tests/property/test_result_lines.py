@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchctl.workflow import judge
 from batchctl.workflow.judge import BLANK, index
 
 BETWEEN = st.sampled_from(
@@ -47,3 +48,15 @@ def test_every_object_is_found(tmp_path: Path, exact: bool, answers: list[tuple[
     parts = [None if spot is None else content[spot[1] : sum(spot[1:])] for spot in found.places]
     if exact or all(is_json(one) for one in parts if one is not None):
         assert [one and one.rstrip(BLANK) for one in parts] == lines
+
+
+def test_objects_of_a_line_that_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "LINE_BYTES", 200)
+    path = tmp_path / "results.jsonl"
+    lines = [
+        json.dumps({"custom_id": f"row-{number}", "answer": "}{" * (number % 40)}).encode() for number in range(120)
+    ]
+    path.write_bytes(b"".join(lines))
+    found = index([path], {f"row-{number}".encode(): number for number in range(120)}, "openai", exact=True)
+    assert found.places == [(0, len(b"".join(lines[:number])), len(lines[number])) for number in range(120)]
+    assert not found.quarantined
