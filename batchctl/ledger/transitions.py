@@ -291,7 +291,7 @@ def await_proof(db: sqlite3.Connection, intent: str, *, because: str) -> None:
 def abandon(db: sqlite3.Connection, intent: str, *, results: str, because: str) -> None:
     """A person gives the batch up: its rows end without results (`missing`), and are never sent by themselves."""
     row = _open_intent(db, intent)
-    db.execute("UPDATE intent SET state = 'abandoned', note = ? WHERE id = ?", (because[:500], intent))
+    give_answers_up(db, intent, because=because)
     if row["chunk_state"] == ChunkState.INTENT:
         move(db, row["run"], row["chunk"], ChunkState.HELD, because=because, intent=intent)
     move(
@@ -307,8 +307,7 @@ def abandon(db: sqlite3.Connection, intent: str, *, results: str, because: str) 
 
 
 def give_answers_up(db: sqlite3.Connection, intent: str, *, because: str) -> None:
-    """A person gives up what answers of an ended batch are not here: their rows end without results (`missing`), and are
-    never sent again by themselves. The batch may still run."""
+    """A person waits for a batch's answers no longer: rows without one are `missing`, and never sent again by themselves."""
     db.execute("UPDATE intent SET state = 'abandoned', note = ? WHERE id = ?", (because[:500], intent))
 
 

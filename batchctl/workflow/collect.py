@@ -68,6 +68,8 @@ def fetch(
         os.replace(directory / (name + PART), directory / name)
     if given_up is not None:
         names += sorted({one.name for one in directory.glob(f"{stem}.*jsonl")}.difference(names))
+        here = [directory / name for name in names]
+        missing = index(here, wanted, provider.traits.wire, exact=True).missing
     if f"{stem}.jsonl" not in names:
         write_file(directory / f"{stem}.jsonl", b"")
         names.append(f"{stem}.jsonl")

@@ -112,7 +112,7 @@ def _beyond(
         cost(workspace.ledger.db, run, balance),
         lines,
         f"batchctl rerun {run.id}" if abandon else f"batchctl resolve {run.id} --chunk {found.chunk.number} --abandon",
-        {"open": [{key: value for key, value in found.facts.items() if key != "lines"}]},
+        {"open": [found.facts]},
         simulated=is_simulated(workspace),
     )
 

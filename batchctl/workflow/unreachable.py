@@ -55,7 +55,6 @@ class Unreachable:
             "batch_id": self.intent.batch_id,
             "vendor_status": None if self.status is None else self.status.vendor_status,
             "why": self.why,
-            "lines": self.lines,
         }
 
 
@@ -136,9 +135,8 @@ def give_up(workspace: Workspace, found: Unreachable) -> str:
     status, because = found.status, f"given up by a person: {found.why}"
     usage = None if status is None or status.usage is None else status.usage.as_dict()
     with workspace.ledger.transaction() as db:
-        counts = (
-            {} if status is None else status.counts
-        )  # what was counted while it ran says nothing of what it has cost
+        # what was counted while a batch ran says nothing of what it has cost
+        counts = {} if status is None else status.counts
         transitions.observe(db, intent.id, "unknown" if status is None else status.vendor_status, counts)
         if chunk.state is ChunkState.SUBMITTED:
             transitions.end(db, intent.id, because=because, usage=usage)

@@ -144,7 +144,8 @@ def test_answers_that_a_crash_left_here_are_not_given_up(sent: JobFolder, slow: 
     assert sent.run("poll", BATCHCTL_CRASH_AT="K14").killed
     no_content(sent, slow)
     sent.run("run", code=10)
-    sent.run("resolve", "--chunk", "1", "--abandon", code=0)
+    done = sent.run("resolve", "--chunk", "1", "--abandon", code=0)
+    assert "every answer of chunk 1 was there" in done.out
     finished(sent)
 
 
